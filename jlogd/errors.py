@@ -1,0 +1,160 @@
+"""Every error jlogd raises on purpose: one root, small classes by domain.
+
+Each message says what happened, where, and what to do next. `exit_code` is what a command ends with
+(1 nothing found or not healthy, 2 wrong usage, 3 failed). `code` is the word that crosses the wire, so that a
+remote failure is raised as the same class as a local one.
+"""
+
+from __future__ import annotations
+
+
+class JlogError(Exception):
+    """Root of all errors of jlogd."""
+
+    exit_code = 3
+    code = "failed"
+
+
+class UsageError(JlogError):
+    """The caller asked for something that is not accepted: a name, a number, an option."""
+
+    exit_code = 2
+    code = "usage"
+
+
+class ConfigError(UsageError):
+    """The configuration is wrong; the message names file, line and field."""
+
+    code = "config"
+
+
+class LogNotFound(JlogError):
+    """There is no log at that place."""
+
+    exit_code = 1
+    code = "log-not-found"
+
+
+class LogExists(JlogError):
+    """A log of that name is already there."""
+
+    code = "log-exists"
+
+
+class SubscriberUnknown(JlogError):
+    """The log has no subscriber of that name."""
+
+    exit_code = 1
+    code = "subscriber-unknown"
+
+
+class SubscriberExists(JlogError):
+    """The log already has a subscriber of that name."""
+
+    code = "subscriber-exists"
+
+
+class SubscriberBusy(JlogError):
+    """Another consumer holds that name; one consumer at a time."""
+
+    code = "subscriber-busy"
+
+
+class TooLarge(UsageError):
+    """A record or a batch is over the limit."""
+
+    code = "too-large"
+
+
+class FormatError(JlogError):
+    """Bytes on disk or on the wire are not what the format says.
+
+    `path` and `offset` (bytes) say where, when known.
+    """
+
+    code = "format"
+
+    def __init__(self, message: str, path: str = "", offset: int | None = None) -> None:
+        where = f" in {path}" if path else ""
+        at = f" at byte {offset}" if offset is not None else ""
+        super().__init__(f"{message}{where}{at}")
+        self.path = path
+        self.offset = offset
+
+
+class LockUnavailable(JlogError):
+    """Locks do not work on this mount (ENOLCK, ENOSYS, ...): not the same as a lock held by another."""
+
+    code = "lock-unavailable"
+
+
+class OwnedElsewhere(JlogError):
+    """Another host owns the log."""
+
+    code = "owned-elsewhere"
+
+
+class Fenced(JlogError):
+    """A newer epoch exists: this process no longer owns the log and must stop."""
+
+    code = "fenced"
+
+
+class LogFull(JlogError):
+    """A subscriber with the policy `block` is at its cap: appends are refused until it moves."""
+
+    code = "log-full"
+
+
+class SpoolFull(JlogError):
+    """The file system has no space (or the quota is used up); nothing was accepted."""
+
+    code = "spool-full"
+
+
+class LogFailed(JlogError):
+    """The disk failed twice in a row; the log accepts nothing more until it is opened again."""
+
+    code = "log-failed"
+
+
+class ProducerGap(JlogError):
+    """A numbered batch does not follow the last accepted one of its producer."""
+
+    code = "producer-gap"
+
+
+class Closed(JlogError):
+    """The object was closed, or belongs to the process this one was forked from."""
+
+    code = "closed"
+
+
+class RemoteError(JlogError):
+    """The daemon could not be reached, or answered something this client does not understand."""
+
+    code = "remote"
+
+
+class ProtocolError(RemoteError):
+    """The peer broke the protocol."""
+
+    code = "protocol"
+
+
+class NotServed(JlogError):
+    """The daemon does not offer this operation to this client."""
+
+    code = "not-served"
+
+
+def _tree(root: type[JlogError]) -> dict[str, type[JlogError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+def from_wire(code: str, message: str) -> JlogError:
+    """The error a peer sent as `code` and `message`; an unknown code becomes a `RemoteError`."""
+    return _tree(JlogError).get(code, RemoteError)(message)

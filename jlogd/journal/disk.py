@@ -1,0 +1,228 @@
+"""The seam between the journal and the operating system.
+
+Everything the core does to a file goes through a `Disk`; no other module of the core calls `os`. `PosixDisk` is the
+real one. The tests put a model disk behind the same seam, which loses, tears and reorders what was not synced:
+that is how the promises of the journal are tested.
+
+Rules a `Disk` keeps, and the core relies on:
+
+1. `append` adds at the end of the file, whatever its length became, and may write less than was asked.
+2. Nothing is durable before `sync` (contents and length) and, for a name, `sync_dir` of its directory.
+3. A `sync` that raises promises nothing about what was written before it, ever after.
+4. `lock` excludes other processes and other threads of this one alike.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, Protocol
+
+from jlogd.errors import LockUnavailable
+from jlogd.journal.locks import FileLock, LockBusy, acquire
+
+Buffer = bytes | bytearray | memoryview
+Mode = Literal["read", "write", "create"]
+
+# The kernel refuses longer vectors (UIO_MAXIOV); `append` says with a short count that there is more to do.
+IOVEC_MAX = 1024
+FILE_MODE = 0o640
+DIR_MODE = 0o750
+
+_FLAGS = {
+    "read": os.O_RDONLY,
+    "write": os.O_RDWR,
+    "create": os.O_RDWR | os.O_CREAT | os.O_EXCL,
+}
+
+
+class Lock(Protocol):
+    """A held advisory lock."""
+
+    def release(self) -> None:
+        """Give the lock up; a second call does nothing."""
+
+
+class File(Protocol):
+    """An open file. Offsets and lengths are bytes."""
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to `length` bytes from `offset`; fewer only at the end of the file."""
+
+    def pwrite(self, data: Buffer, offset: int) -> None:
+        """Write all of `data` at `offset`; for the small state files only."""
+
+    def append(self, buffers: Sequence[Buffer]) -> int:
+        """Append the buffers, one after another; the number of bytes written, possibly fewer than given."""
+
+    def sync(self) -> None:
+        """Make contents and length durable (fdatasync)."""
+
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def unlinked(self) -> bool:
+        """Whether the last name of the file is gone."""
+
+    def close(self) -> None:
+        """Close; never raises."""
+
+
+class Disk(Protocol):
+    """A place that holds files: see the module's text for what it promises."""
+
+    def open(self, path: Path, mode: Mode) -> File:
+        """Open a file; `create` fails with FileExistsError when it is there."""
+
+    def mkdir(self, path: Path) -> None:
+        """Create one directory; FileExistsError when it is there."""
+
+    def listdir(self, path: Path) -> list[str]:
+        """Names in a directory, in no order."""
+
+    def exists(self, path: Path) -> bool:
+        """Whether a file or directory of that name is there."""
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Rename a file or a directory, replacing a file of the new name."""
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file's name; FileNotFoundError when it is not there."""
+
+    def rmdir(self, path: Path) -> None:
+        """Remove an empty directory."""
+
+    def sync_dir(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+
+    def lock(self, path: Path, *, shared: bool = False, wait: bool = True, note: str = "") -> Lock:
+        """Lock the file `path`, creating it. Raises `LockBusy` when `wait` is false and it is held.
+
+        `note` is left in the file for people to read; it is never trusted.
+        """
+
+    def host(self) -> str:
+        """An identity of this host that survives a reboot."""
+
+    def boot(self) -> str:
+        """An identity of this boot of this host."""
+
+
+class PosixFile:
+    """`File` over a descriptor."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def pread(self, length: int, offset: int) -> bytes:
+        data = os.pread(self._fd, length, offset)
+        while 0 < len(data) < length:
+            more = os.pread(self._fd, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def pwrite(self, data: Buffer, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(self._fd, view, offset)
+            view, offset = view[done:], offset + done
+
+    def append(self, buffers: Sequence[Buffer]) -> int:
+        os.lseek(self._fd, 0, os.SEEK_END)
+        return os.writev(self._fd, buffers[:IOVEC_MAX])
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def unlinked(self) -> bool:
+        return os.fstat(self._fd).st_nlink == 0
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class PosixDisk:
+    """`Disk` over the operating system."""
+
+    def open(self, path: Path, mode: Mode) -> PosixFile:
+        flags = _FLAGS[mode] | os.O_CLOEXEC | os.O_NOFOLLOW
+        return PosixFile(os.open(path, flags, FILE_MODE))
+
+    def mkdir(self, path: Path) -> None:
+        os.mkdir(path, DIR_MODE)
+
+    def listdir(self, path: Path) -> list[str]:
+        return os.listdir(path)
+
+    def exists(self, path: Path) -> bool:
+        return os.path.lexists(path)
+
+    def rename(self, old: Path, new: Path) -> None:
+        os.rename(old, new)
+
+    def unlink(self, path: Path) -> None:
+        os.unlink(path)
+
+    def rmdir(self, path: Path) -> None:
+        os.rmdir(path)
+
+    def sync_dir(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def lock(self, path: Path, *, shared: bool = False, wait: bool = True, note: str = "") -> FileLock:
+        return acquire(path, shared=shared, wait=wait, note=note)
+
+    def host(self) -> str:
+        with suppress(OSError):
+            return Path("/etc/machine-id").read_text().strip() or socket.gethostname()
+        return socket.gethostname()
+
+    def boot(self) -> str:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def read_all(disk: Disk, path: Path) -> bytes:
+    """The whole of a small file."""
+    file = disk.open(path, "read")
+    try:
+        return file.pread(file.size(), 0)
+    finally:
+        file.close()
+
+
+def replace_file(disk: Disk, path: Path, data: bytes) -> None:
+    """Put `data` at `path` so that after a crash the old or the new contents are there, never a mixture."""
+    temporary = path.with_name(path.name + ".new")
+    with suppress(FileNotFoundError):
+        disk.unlink(temporary)
+    file = disk.open(temporary, "create")
+    try:
+        file.pwrite(data, 0)
+        file.sync()
+    finally:
+        file.close()
+    disk.rename(temporary, path)
+    disk.sync_dir(path.parent)
+
+
+__all__ = ["Buffer", "Disk", "File", "Lock", "LockBusy", "LockUnavailable", "PosixDisk", "read_all", "replace_file"]
