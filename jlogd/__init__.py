@@ -1,0 +1,85 @@
+"""jlogd: a durable log with named subscribers.
+
+import jlogd
+
+with jlogd.open("var/spool/mainlog") as log:            # or "tcp://127.0.0.1:5140/mainlog"
+    with log.writer() as writer:
+        writer.append(b"a record")
+        writer.flush()                                   # returns when it is durable
+    for batch in log.subscriber("master", follow=True):
+        for record in batch:
+            ...
+        batch.checkpoint()
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from jlogd.errors import (
+    Closed,
+    ConfigError,
+    Fenced,
+    FormatError,
+    JlogError,
+    LockUnavailable,
+    LogExists,
+    LogFailed,
+    LogFull,
+    LogNotFound,
+    NotServed,
+    OwnedElsewhere,
+    ProducerGap,
+    ProtocolError,
+    RemoteError,
+    SpoolFull,
+    SubscriberBusy,
+    SubscriberExists,
+    SubscriberUnknown,
+    TooLarge,
+    UsageError,
+)
+from jlogd.journal.batch import Batch, Gap
+from jlogd.journal.types import Caps, LogStat, Receipt, Settings, SubscriberStat
+from jlogd.log import Log, create, open
+from jlogd.subscriber.subscriber import Subscriber
+from jlogd.writer.writer import Writer
+
+try:
+    __version__ = version("jlogd")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "Caps",
+    "Closed",
+    "ConfigError",
+    "Fenced",
+    "FormatError",
+    "Gap",
+    "JlogError",
+    "LockUnavailable",
+    "Log",
+    "LogExists",
+    "LogFailed",
+    "LogFull",
+    "LogNotFound",
+    "LogStat",
+    "NotServed",
+    "OwnedElsewhere",
+    "ProducerGap",
+    "ProtocolError",
+    "Receipt",
+    "RemoteError",
+    "Settings",
+    "SpoolFull",
+    "Subscriber",
+    "SubscriberBusy",
+    "SubscriberExists",
+    "SubscriberStat",
+    "SubscriberUnknown",
+    "TooLarge",
+    "UsageError",
+    "Writer",
+    "create",
+    "open",
+]

@@ -141,6 +141,10 @@ class Batch:
         if self._checkpoint is not None:
             self._checkpoint(self.next)
 
+    def bind(self, checkpoint: Callable[[int], None]) -> None:
+        """Have `checkpoint()` call this with the sequence number that follows. For whoever delivers the batch."""
+        object.__setattr__(self, "_checkpoint", checkpoint)
+
     def header(self, seed: int = 0) -> bytes:
         """The 96 header bytes."""
         head = HEADER.pack(
@@ -170,8 +174,12 @@ class Batch:
         """The batch without the records below `sequence`; itself when there are none."""
         if sequence <= self.first:
             return self
-        kept = encode(self.records()[sequence - self.first :], self.first_time, self.last_time)
-        return replace(kept.stamped(sequence, self.committed, self.append_time, self.epoch), _checkpoint=self._checkpoint)
+        records = self.records()[sequence - self.first :]
+        body, encoding = _join(records)  # not `encode`: what was accepted once is not measured again
+        kept = from_body(body, len(records), encoding, self.first_time, self.last_time)
+        return replace(
+            kept.stamped(sequence, self.committed, self.append_time, self.epoch), _checkpoint=self._checkpoint
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +218,10 @@ class Gap:
         if self._checkpoint is not None:
             self._checkpoint(self.next)
 
+    def bind(self, checkpoint: Callable[[int], None]) -> None:
+        """Have `checkpoint()` call this with the sequence number that follows. For whoever delivers the gap."""
+        object.__setattr__(self, "_checkpoint", checkpoint)
+
 
 def encode(records: Sequence[bytes], first_time: int = 0, last_time: int = 0) -> Batch:
     """A batch of `records` (1 .. BATCH_RECORDS_MAX). Times default to now.
@@ -219,16 +231,20 @@ def encode(records: Sequence[bytes], first_time: int = 0, last_time: int = 0) ->
     count = len(records)
     if not 1 <= count <= BATCH_RECORDS_MAX:
         raise TooLarge(f"a batch holds 1 to {BATCH_RECORDS_MAX} records, got {count}; split it")
-    body = b"\n".join(records)
-    encoding = LINES
-    if body.count(b"\n") != count - 1:
-        lengths = array.array("I", map(len, records))
-        if sys.byteorder == "big":
-            lengths.byteswap()
-        body, encoding = lengths.tobytes() + b"".join(records), LENGTHS
+    body, encoding = _join(records)
     if len(body) > RECORD_BYTES_MAX:
         check_record_sizes(records)
     return from_body(body, count, encoding, first_time, last_time)
+
+
+def _join(records: Sequence[bytes]) -> tuple[bytes, int]:
+    body = b"\n".join(records)
+    if body.count(b"\n") == len(records) - 1:
+        return body, LINES
+    lengths = array.array("I", map(len, records))
+    if sys.byteorder == "big":
+        lengths.byteswap()
+    return lengths.tobytes() + b"".join(records), LENGTHS
 
 
 def from_body(body: bytes, count: int, encoding: int = LINES, first_time: int = 0, last_time: int = 0) -> Batch:
@@ -327,7 +343,7 @@ def _split_lines(body: bytes, count: int) -> list[bytes]:
 
 
 def _split_lengths(body: bytes, count: int) -> list[bytes]:
-    lengths = array.array("I", body[: 4 * count])
+    lengths = array.array("I", body[: 4 * count] if len(body) >= 4 * count else b"")
     if sys.byteorder == "big":
         lengths.byteswap()
     ends = list(itertools.accumulate(lengths, initial=4 * count))
@@ -338,9 +354,9 @@ def _split_lengths(body: bytes, count: int) -> list[bytes]:
 
 def _decompress(body: bytes | memoryview, raw_bytes: int) -> bytes:
     # The frame's own claim is checked before anything is allocated: a bomb is refused by its declared size.
-    if zstandard.frame_content_size(body) != raw_bytes:
-        raise FormatError("the compressed body does not declare the length its header claims")
     try:
+        if zstandard.frame_content_size(body) != raw_bytes:
+            raise FormatError("the compressed body does not declare the length its header claims")
         return zstandard.ZstdDecompressor().decompress(body, max_output_size=raw_bytes)
     except zstandard.ZstdError as error:
         raise FormatError(f"the compressed body cannot be read ({error})") from error

@@ -1,12 +1,14 @@
 """Advisory locks that also exclude the threads of one process.
 
-POSIX record locks belong to the process: two threads both get one, closing *any* descriptor of the file drops it,
-and a forked child believes it holds what it does not. `fasteners` inherits all three. So every lock of this process goes
-through one registry, keyed by (device, inode), that opens each lock file once, arbitrates between threads itself, and asks
-the kernel (through `fasteners`) only for the process's share.
+POSIX record locks belong to the process: two threads both get one, closing *any* descriptor of the file drops it, and
+a forked child believes it holds what it does not. `fasteners` inherits all three. So every lock of this process goes
+through one registry, keyed by (device, inode), that opens each lock file once, arbitrates between threads itself, and
+asks the kernel (through `fasteners`) only for the process's share.
 
 Locking: `_registry_mutex` guards the table; each entry's condition guards its counts. The kernel is asked while the
 entry is marked `busy`, with neither held, so that a wait for another process never stops the other locks of this one.
+It is always asked without waiting first: an attempt of another thread that may not wait then knows that an answer is
+near, and is refused only when the entry is marked `waiting`.
 
 Lock files carry no data and are never unlinked while their log exists; an inode that changed under us is noticed after
 the lock was got, and the new file is locked instead. `ENOLCK` and its like are `LockUnavailable`, never contention.
@@ -18,7 +20,9 @@ import errno
 import fcntl
 import os
 import threading
+import time
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +33,8 @@ from jlogd.errors import Closed, LockUnavailable
 # Idle lock files kept open, so that a lock taken for every commit costs two system calls and not four.
 IDLE_FILES_MAX = 64
 NOTE_BYTES_MAX = 200
+# How long to sleep when the kernel takes waits of different threads for a deadlock of their processes.
+CROSSED_WAIT_SECONDS = 0.005
 _CONTENDED = (errno.EACCES, errno.EAGAIN)
 
 
@@ -41,39 +47,62 @@ class LockBusy(Exception):
         self.note = note
 
 
-class _KernelLock(fasteners.InterProcessLock):
+def process_id() -> int:
+    """The process this is: what belongs to another one, from before a fork, must not be used."""
+    return os.getpid()
+
+
+def holder_note() -> str:
+    """What a holder leaves in its lock file for people to read."""
+    return f"pid {os.getpid()} since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}"
+
+
+class _KernelLock(fasteners.InterProcessLock):  # type: ignore[misc]
     """The process's share of a lock. Only `trylock` and `unlock` of fasteners are used: its `acquire` polls every
     10 to 100 ms and is unfair, and cannot tell a broken lock service from a held lock."""
 
-    lockfile: IO[str] | None
+    lockfile: IO[bytes] | None
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self.lockfile = open(path, "a+", encoding="utf-8")
+        self.lockfile = open(path, "ab+", buffering=0)  # noqa: SIM115
 
     @property
     def fd(self) -> int:
         assert self.lockfile is not None
         return self.lockfile.fileno()
 
-    def take(self, shared: bool, wait: bool) -> bool:
-        """Ask the kernel; False when another process holds it and `wait` is false."""
-        if not shared and not wait:
-            return self._once(self.trylock)
-        flags = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-        return self._once(lambda: fcntl.lockf(self.fd, flags))
-
-    def _once(self, attempt: object) -> bool:
+    def take(self, shared: bool) -> bool:
+        """Ask the kernel; False when another process holds it."""
         try:
-            attempt()  # type: ignore[operator]
+            if shared:
+                fcntl.lockf(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            else:
+                self.trylock()
         except OSError as error:
             if error.errno in _CONTENDED:
                 return False
-            raise LockUnavailable(
-                f"locks do not work on {self.path}: {os.strerror(error.errno or 0)}; "
-                "put the spool on a mount with working POSIX locks"
-            ) from error
+            raise self._unavailable(error) from error
         return True
+
+    def wait(self, shared: bool) -> None:
+        """Ask the kernel, and wait until it is ours."""
+        while True:
+            try:
+                fcntl.lockf(self.fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+                return
+            except OSError as error:
+                # The kernel knows processes, not threads. When a thread of ours waits for a process, and a thread of
+                # that one for what another of ours holds, every holder goes on by itself; but one wait is refused.
+                if error.errno != errno.EDEADLK:
+                    raise self._unavailable(error) from error
+            time.sleep(CROSSED_WAIT_SECONDS)
+
+    def _unavailable(self, error: OSError) -> LockUnavailable:
+        return LockUnavailable(
+            f"locks do not work on {self.path}: {os.strerror(error.errno or 0)}; "
+            "put the spool on a mount with working POSIX locks"
+        )
 
     def close(self) -> None:
         if self.lockfile is not None:
@@ -90,6 +119,7 @@ class _Entry:
         self.readers = 0
         self.writer = False
         self.busy = False  # a thread is asking the kernel
+        self.waiting = False  # and the kernel makes it wait
         self.users = 0  # handles held or waiting; the entry may be closed at 0
 
     def free_for(self, shared: bool) -> bool:
@@ -103,6 +133,9 @@ _entries: OrderedDict[tuple[int, int], _Entry] = OrderedDict()
 def _forget_after_fork() -> None:
     global _registry_mutex
     _registry_mutex = threading.Lock()
+    # Closed now, while the child holds no locks: a descriptor that is closed later would drop the child's own.
+    for entry in _entries.values():
+        entry.kernel.close()
     _entries.clear()
 
 
@@ -121,13 +154,15 @@ class FileLock:
         entry, self._entry = self._entry, None
         if entry is None or self._pid != os.getpid():
             return
-        with entry.changed:
-            entry.readers -= self._shared
-            entry.writer = False
-            if not entry.readers:
-                entry.kernel.unlock()
-            entry.changed.notify_all()
-        _leave(entry)
+        try:
+            with entry.changed:
+                entry.readers -= self._shared
+                entry.writer = False
+                entry.changed.notify_all()
+                if not entry.readers:
+                    entry.kernel.unlock()
+        finally:
+            _leave(entry)
 
     def __enter__(self) -> FileLock:
         if self._pid != os.getpid():
@@ -152,10 +187,14 @@ def acquire(path: Path, *, shared: bool = False, wait: bool = True, note: str = 
             _leave(entry)
             raise
         lock = FileLock(entry, shared)
-        if _same_file(entry, path):
-            if note and not shared:
-                _write_note(entry, note)
-            return lock
+        try:
+            if _same_file(entry, path):
+                if not shared:
+                    _write_note(entry, note)
+                return lock
+        except BaseException:
+            lock.release()
+            raise
         lock.release()
 
 
@@ -193,7 +232,8 @@ def _leave(entry: _Entry) -> None:
 def _take(entry: _Entry, path: Path, shared: bool, wait: bool) -> None:
     with entry.changed:
         while not entry.free_for(shared):
-            if not wait:
+            answer_is_near = entry.busy and not entry.waiting
+            if not wait and not answer_is_near:
                 raise LockBusy(path, _read_note(entry))
             entry.changed.wait()
         if entry.readers:  # the process has its share already
@@ -202,15 +242,27 @@ def _take(entry: _Entry, path: Path, shared: bool, wait: bool) -> None:
         entry.busy = True
     taken = False
     try:
-        taken = entry.kernel.take(shared, wait)
+        taken = _ask_kernel(entry, shared, wait)
         if not taken:
             raise LockBusy(path, _read_note(entry))
     finally:
         with entry.changed:
-            entry.busy = False
+            entry.busy = entry.waiting = False
             if taken:
                 entry.readers, entry.writer = (1, False) if shared else (0, True)
             entry.changed.notify_all()
+
+
+def _ask_kernel(entry: _Entry, shared: bool, wait: bool) -> bool:
+    if entry.kernel.take(shared):
+        return True
+    if not wait:
+        return False
+    with entry.changed:
+        entry.waiting = True
+        entry.changed.notify_all()
+    entry.kernel.wait(shared)
+    return True
 
 
 def _same_file(entry: _Entry, path: Path) -> bool:
@@ -223,8 +275,12 @@ def _same_file(entry: _Entry, path: Path) -> bool:
 
 
 def _write_note(entry: _Entry, note: str) -> None:
-    os.ftruncate(entry.kernel.fd, 0)
-    os.write(entry.kernel.fd, note.encode()[:NOTE_BYTES_MAX])
+    # For people only, so a full disk may eat it. An empty note removes that of the holder before, and costs nothing.
+    with suppress(OSError):
+        if note or os.fstat(entry.kernel.fd).st_size:
+            os.ftruncate(entry.kernel.fd, 0)
+        if note:
+            os.write(entry.kernel.fd, note.encode()[:NOTE_BYTES_MAX])
 
 
 def _read_note(entry: _Entry) -> str:

@@ -1,0 +1,383 @@
+"""Appending: one group of batches, one write, one sync, one outcome for each batch.
+
+A commit, under `append.lock`, which excludes the other processes that write this log:
+
+    learn what others did  ->  judge duplicates  ->  stamp headers  ->  roll if full  ->  write  ->  fdatasync
+    ->  look at the owner's epoch  ->  publish the head  ->  outcomes
+
+Locking: `_mutex` serialises the threads of this process; the file lock, the processes of this host; the owner's epoch,
+the hosts. A failed sync is final: the segment is sealed at its last durable byte, and the group is written once more,
+from memory, into a new segment. If that fails too, the log accepts nothing more until it is opened again.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import accumulate, takewhile
+from itertools import chain as flatten
+
+from jlogd.errors import Fenced, JlogError, LogFailed, LogFull, OwnedElsewhere, ProducerGap, SpoolFull
+from jlogd.journal.batch import Batch
+from jlogd.journal.disk import Buffer, Lock
+from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_head, decode_owner
+from jlogd.journal.producers import Heard, Producers
+from jlogd.journal.slots import SlotFile
+from jlogd.journal.tail import Found, Tail, read_tail, recover, start_segment, write_all
+from jlogd.journal.types import Receipt, Settings, sync_interval_ms
+from jlogd.journal.view import View
+
+Outcome = Receipt | JlogError
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Appender:
+    """The writing side of one log in this process."""
+
+    def __init__(self, view: View, settings: Settings, room: Callable[[Head], tuple[int, str]]) -> None:
+        """`room` says up to which byte in the life of the log may be written before a cap blocks, and whose cap.
+
+        Joins the owner. Raises `OwnedElsewhere`.
+        """
+        self._view = view
+        self._room = room
+        self.settings = settings
+        self._mutex = threading.RLock()
+        self._owner_lock = view.disk.lock(view.layout.owner_lock, shared=True)
+        self._owner_file = SlotFile.open(view.disk, view.layout.owner, OWNER)
+        self._tail: Tail | None = None
+        self._epoch = 0
+        self._refused_tail = False  # what stands after the durable end was refused to its producers
+        self._room_until = 0
+        self._synced_at = time.monotonic()
+        self.failed = ""
+        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self.sync_seconds: Callable[[float], None] = lambda _: None
+        try:
+            self._check_owner(self._owner())
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Append the batches, in order; one outcome each. Durable on return, as far as the log's policy says.
+
+        Never raises for a batch: its outcome is then the error, and those that were refused may be sent again.
+        """
+        with self._mutex:
+            if self.failed:
+                return [LogFailed(self.failed)] * len(batches)
+            try:
+                with self._locked():
+                    return self._commit(batches)
+            except OSError as error:
+                return [self._refuse(error)] * len(batches)
+            except JlogError as error:
+                return [error] * len(batches)
+
+    def heard(self, producer: int) -> Heard | None:
+        """The last batch accepted from `producer`, by any process. Raises OSError, JlogError."""
+        with self._mutex, self._locked():
+            return self._ready().producers.get(producer)
+
+    def sync(self) -> None:
+        """Sync what the policy left unsynced, if there is any. Raises nothing: a failure is met at the next commit."""
+        with self._mutex:
+            tail = self._tail
+            if tail is None or self.failed or tail.head.durable == tail.head.written:
+                return
+            with suppress(OSError, JlogError), self._locked():
+                tail = self._ready()
+                self._sync(tail)
+                self._publish(tail, tail.head)
+
+    def recover(self) -> None:
+        """Bring the log into a state that can be appended to; what opening a log to write does."""
+        with self._mutex, self._locked():
+            self._ready()
+
+    def close(self) -> None:
+        """Sync what is left and let go of the log."""
+        self.sync()
+        with self._mutex:
+            if self._tail is not None:
+                self._tail.close()
+                self._tail = None
+            self._owner_file.close()
+            self._owner_lock.release()
+
+    # What others did
+
+    def _locked(self) -> _Held:
+        return _Held(self._view.disk.lock(self._view.layout.append_lock))
+
+    def _owner(self) -> Owner:
+        return decode_owner(self._owner_file.read(), str(self._view.layout.owner))
+
+    def _check_owner(self, owner: Owner) -> None:
+        if owner.host != self._view.disk.host():
+            self.failed = f"{self._view.layout.root} is owned by host {owner.host} since epoch {owner.epoch}"
+            raise OwnedElsewhere(f"{self.failed}; stop jlogd there, or take the log over once that host is down")
+
+    def _ready(self) -> Tail:
+        """The tail, as the last writer of any process left it; recovered when that one did not finish."""
+        owner = self._owner()
+        self._check_owner(owner)
+        tail = self._tail
+        if tail is None or owner.epoch != self._epoch or tail.head_file.replaced():
+            tail = self._load(owner)
+        elif owner.boot == self._view.disk.boot():
+            tail = self._catch_up(tail)
+        if tail is None or owner.boot != self._view.disk.boot() or not _is_whole(tail):
+            tail = self._recover(owner)
+        return tail
+
+    def _load(self, owner: Owner) -> Tail | None:
+        """The tail as the head of this epoch has it; None when only recovery can tell."""
+        self._forget()
+        view = self._view
+        if owner.boot != view.disk.boot():
+            return None
+        try:
+            head_file = SlotFile.open(view.disk, view.layout.head(owner.epoch), HEAD, hint=True)
+        except FileNotFoundError:
+            return None
+        head = decode_head(head_file.read())
+        if head is None or head.rolling:
+            return None
+        producers = Producers()
+        try:
+            read_tail(view, head, producers, 0)
+            file = view.disk.open(view.layout.segment(head.segment), "write")
+        except FileNotFoundError:
+            return None
+        self._tail = Tail(file, head, head_file, producers)
+        self._epoch = owner.epoch
+        return self._tail
+
+    def _catch_up(self, tail: Tail) -> Tail | None:
+        """Learn what another process appended since we last looked."""
+        known = tail.head_file.generation
+        head = decode_head(tail.head_file.read())
+        if head is None or head.rolling:
+            return None
+        if tail.head_file.generation == known:
+            return tail
+        if head.segment != tail.head.segment:
+            tail.file.close()
+            tail.file = self._view.disk.open(self._view.layout.segment(head.segment), "write")
+            tail.producers = Producers()
+        start = tail.head.written if head.segment == tail.head.segment else 0
+        read_tail(self._view, head, tail.producers, start)
+        tail.head = head
+        return tail
+
+    def _recover(self, owner: Owner) -> Tail:
+        self._forget()
+        tail = recover(self._view, self._owner_file, owner, keep_tail=not self._refused_tail)
+        self._refused_tail = False
+        self._tail, self._epoch = tail, tail.head.epoch
+        self.counters["recoveries"] += 1
+        return tail
+
+    def _forget(self) -> None:
+        if self._tail is not None:
+            self._tail.close()
+            self._tail = None
+
+    # One group
+
+    @property
+    def _current(self) -> Tail:
+        assert self._tail is not None
+        return self._tail
+
+    def _commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        self._ready_or_recover()
+        outcomes: list[Outcome | None] = []
+        staged: dict[int, Heard] = {}
+        for batch in batches:
+            outcomes.append(self._judge(batch, staged))
+        accepted = [batch for batch, outcome in zip(batches, outcomes, strict=True) if outcome is None]
+        results = iter(self._append(accepted))
+        return [next(results) if outcome is None else outcome for outcome in outcomes]
+
+    def _ready_or_recover(self) -> None:
+        try:
+            self._ready()
+        except OSError:
+            self.counters["write_failures"] += 1
+            self._recover(self._owner())
+
+    def _judge(self, batch: Batch, staged: dict[int, Heard]) -> Outcome | None:
+        if not batch.producer:
+            return None
+        producers = self._current.producers
+        verdict = producers.judge(batch, staged.get(batch.producer) or producers.get(batch.producer))
+        if verdict is None:
+            staged[batch.producer] = Heard(batch.producer_to, 0, batch.count)
+        elif isinstance(verdict, ProducerGap):
+            self.counters["producer_gaps"] += 1
+        else:
+            self.counters["duplicate_batches"] += 1
+        return verdict
+
+    def _append(self, batches: list[Batch]) -> list[Outcome]:
+        """Append in pieces that each fit one segment. After a failure, nothing that follows is tried."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(batches):
+            left = batches[len(outcomes) :]
+            try:
+                self._check_room(left)
+                outcomes += self._append_piece(left)
+            except OSError as error:
+                return outcomes + [self._refuse(error)] * len(left)
+            except JlogError as error:
+                return outcomes + [error] * len(left)
+        return outcomes
+
+    def _check_room(self, batches: list[Batch]) -> None:
+        head = self._current.head
+        ahead = head.bytes_before + head.written + sum(batch.size for batch in batches)
+        if ahead <= self._room_until:
+            return
+        limit, name = self._room(head)
+        if ahead > limit:
+            self.counters["refused_full"] += len(batches)
+            raise LogFull(
+                f"{self._view.layout.name}: subscriber {name} has fallen behind its cap and its policy is to block; "
+                "start its consumer, raise the cap, or remove the subscriber"
+            )
+        # Another process may add a subscriber or a cap: look again after another segment at the latest.
+        self._room_until = min(limit, ahead + self.settings.segment_bytes)
+
+    def _append_piece(self, batches: list[Batch]) -> list[Outcome]:
+        """Append the first of the batches, as many as one segment takes, trying a second time in a new segment."""
+        try:
+            stamped = self._write(self._next_piece(batches))
+        except OSError as error:
+            if error.errno in _NO_SPACE:
+                raise
+            self.counters["write_failures"] += 1
+            self._refused_tail = True
+            self._recover(self._owner())
+            stamped = self._write(self._next_piece(batches))
+        self.counters["batches"] += len(stamped)
+        self.counters["records"] += sum(batch.count for batch in stamped)
+        self.counters["bytes"] += sum(batch.size for batch in stamped)
+        return [Receipt(batch.first, batch.count) for batch in stamped]
+
+    def _next_piece(self, batches: list[Batch]) -> list[Batch]:
+        """As many batches as the segment takes, at least one; a full segment is rolled first."""
+        head = self._current.head
+        if head.next > head.segment.first and head.written + batches[0].size > self.settings.segment_bytes:
+            self._roll(self._current)
+        room = self.settings.segment_bytes - self._current.head.written
+        sizes = accumulate(batch.size for batch in batches)
+        fits = sum(1 for _ in takewhile(lambda size: size <= room, sizes))
+        return batches[: max(fits, 1)]
+
+    def _roll(self, tail: Tail) -> None:
+        if tail.head.durable < tail.head.written:
+            self._sync(tail)
+        head = tail.head
+        tail.publish(replace(head, rolling=True))
+        found = Found(head.segment, head.written, head.bytes_before, head.next, head.append_time, tail.producers)
+        file, fresh = start_segment(self._view, found, self._epoch, [])
+        tail.file.close()
+        tail.file = file
+        self._publish(tail, fresh, sync=True)
+        self.counters["rolls"] += 1
+
+    def _write(self, batches: list[Batch]) -> list[Batch]:
+        """Write, sync, publish. Raises OSError when any of it failed, `Fenced`."""
+        tail = self._current
+        head = tail.head
+        now = max(time.time_ns(), head.append_time)
+        stamped = []
+        following = head.next
+        for batch in batches:
+            stamped.append(batch.stamped(following, head.visible, now, self._epoch))
+            following += batch.count
+        seed = self._view.seed
+        buffers: list[Buffer] = list(flatten.from_iterable((batch.header(seed), batch.body) for batch in stamped))
+        written = write_all(tail.file, buffers)
+        tail.head = replace(head, written=head.written + written, next=following, append_time=now)
+        try:
+            self._settle(tail)
+        except OSError:
+            tail.head = head
+            raise
+        for batch in stamped:
+            tail.producers.note(batch)
+        return stamped
+
+    def _settle(self, tail: Tail) -> None:
+        """Sync if the policy says so, then publish."""
+        interval = sync_interval_ms(self.settings.durability)
+        if interval is None:
+            tail.head = replace(tail.head, durable=tail.head.written, visible=tail.head.next)
+        elif (time.monotonic() - self._synced_at) * 1000 >= interval:
+            self._sync(tail)
+        self._publish(tail, tail.head)
+
+    def _sync(self, tail: Tail) -> None:
+        started = time.monotonic()
+        tail.file.sync()
+        self._synced_at = time.monotonic()
+        self.sync_seconds(self._synced_at - started)
+        self.counters["syncs"] += 1
+        tail.head = replace(tail.head, durable=tail.head.written, visible=tail.head.next)
+
+    def _publish(self, tail: Tail, head: Head, *, sync: bool = False) -> None:
+        owner = self._owner()
+        if owner.epoch != self._epoch:
+            self.failed = f"{self._view.layout.root} was taken over by host {owner.host} in epoch {owner.epoch}"
+            raise Fenced(f"{self.failed}; nothing was acknowledged since, and this process must stop writing")
+        tail.publish(head, sync=sync)
+
+    def _refuse(self, error: OSError) -> JlogError:
+        """What producers are told; the next commit starts with a recovery that leaves the refused bytes behind."""
+        self._refused_tail = True
+        self._forget()
+        self.counters["write_failures"] += 1
+        root = self._view.layout.root
+        if error.errno in _NO_SPACE:
+            return SpoolFull(f"no space for {root}: {error.strerror}; nothing was accepted, free space and send again")
+        self.failed = f"writing {root} failed twice: {error}; check the disk, then open the log again"
+        return LogFailed(self.failed)
+
+
+_COUNTERS = (
+    "batches",
+    "records",
+    "bytes",
+    "syncs",
+    "rolls",
+    "recoveries",
+    "write_failures",
+    "duplicate_batches",
+    "producer_gaps",
+    "refused_full",
+)
+
+
+class _Held:
+    """A file lock for the length of a `with`."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _is_whole(tail: Tail) -> bool:
+    return tail.file.size() == tail.head.written

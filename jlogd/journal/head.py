@@ -1,0 +1,118 @@
+"""Head, owner and floor: the three small states of a log.
+
+Payloads in their slots (little-endian):
+
+    owner   0  4  epoch         4  2  length of host      6  2  length of boot     8  host, boot (UTF-8)
+    head    0  4  epoch         4  4  segment_epoch       8  8  segment_first     16  8  written
+           24  8  durable      32  8  next               40  8  visible           48  8  bytes_before
+           56  8  append_time  64  8  boot               72  1  rolling
+    floor   0  8  first         8  8  records dropped by caps, in the life of the log
+
+The owner's epoch is the fence. It is raised, durably, before a recovery or a takeover looks at the segments; a writer
+looks at it after its sync and before it acknowledges. So either the writer sees the new epoch and says nothing, or its
+bytes were durable before the taker looked, and are part of the log.
+
+The head is a hint: it is written after what it names is durable, and not synced itself. All of it can be found again
+from the segments; recovery does that when the head is missing, of another boot, or disagrees with the segment's length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+from jlogd.errors import FormatError
+from jlogd.journal.segment import SegmentId
+
+OWNER, HEAD, FLOOR = b"OW", b"HD", b"FL"
+_OWNER = struct.Struct("<IHH")
+_HEAD = struct.Struct("<IIQQQQQQqQB")
+_FLOOR = struct.Struct("<QQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Which host, in which boot, may append, and in which epoch."""
+
+    epoch: int
+    host: str
+    boot: str
+
+    def encode(self) -> bytes:
+        host, boot = self.host.encode(), self.boot.encode()
+        return _OWNER.pack(self.epoch, len(host), len(boot)) + host + boot
+
+
+def decode_owner(payload: bytes | None, path: str) -> Owner:
+    """Raises `FormatError` when there is no valid owner: without it no epoch is known to be free."""
+    if payload is None:
+        raise FormatError("neither slot of the owner file is valid", path)
+    epoch, host_length, boot_length = _OWNER.unpack_from(payload)
+    host_end = _OWNER.size + host_length
+    return Owner(epoch, payload[_OWNER.size : host_end].decode(), payload[host_end : host_end + boot_length].decode())
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far the log goes.
+
+    `segment` is the one in use; its first `written` bytes were written, its first `durable` bytes may be read. `next`
+    is the number of the next record to be written, `visible` that of the first one not to be read yet. `bytes_before`
+    is the total of the segments before. `boot` tells the boot that wrote the head, `rolling` that a successor of the
+    segment is being made.
+    """
+
+    epoch: int
+    segment: SegmentId
+    written: int
+    durable: int
+    next: int
+    visible: int
+    bytes_before: int
+    append_time: int
+    boot: int
+    rolling: bool = False
+
+    @property
+    def total_bytes(self) -> int:
+        """Readable bytes in the life of the log."""
+        return self.bytes_before + self.durable
+
+    def encode(self) -> bytes:
+        return _HEAD.pack(
+            self.epoch, self.segment.epoch, self.segment.first, self.written, self.durable, self.next, self.visible,
+            self.bytes_before, self.append_time, self.boot, self.rolling,
+        )  # fmt: skip
+
+
+def boot_tag(boot: str) -> int:
+    """64 bits that identify a boot in a head."""
+    return int.from_bytes(hashlib.blake2b(boot.encode(), digest_size=8).digest(), "little")
+
+
+def decode_head(payload: bytes | None) -> Head | None:
+    """The head a slot holds, if any."""
+    if payload is None:
+        return None
+    (
+        epoch, segment_epoch, first, written, durable, following, visible, before, when, boot, rolling,
+    ) = _HEAD.unpack(payload)  # fmt: skip
+    segment = SegmentId(first, segment_epoch)
+    return Head(epoch, segment, written, durable, following, visible, before, when, boot, bool(rolling))
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Everything below `first` was pruned; `dropped` records of it before every subscriber had them."""
+
+    first: int = 1
+    dropped: int = 0
+
+    def encode(self) -> bytes:
+        return _FLOOR.pack(self.first, self.dropped)
+
+
+def decode_floor(payload: bytes | None) -> Floor:
+    """The floor a slot holds; that of a new log when there is none."""
+    return Floor(*_FLOOR.unpack(payload)) if payload is not None else Floor()

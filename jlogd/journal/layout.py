@@ -1,0 +1,135 @@
+"""The directory of a log: where each file is, and the file that is written once.
+
+<spool>/<log>/
+  log.json                  format, uuid, creation time; the settings (replaced whole when they change)
+  owner                     slots: epoch, host and boot that own the log
+  owner.lock                shared: every process that has the log open to write; exclusive: a takeover
+  append.lock               exclusive: whoever appends, or recovers
+  prune.lock                exclusive: whoever adds or removes a subscriber, or prunes
+  head-<epoch>              slots: how far the log goes; one file for each epoch, so that a fenced writer
+                            cannot touch that of its successor
+  floor                     slots: the lowest sequence number that was not pruned
+  <first>-<epoch>.seg       segments
+  subscribers/<name>        slots: what the subscriber is done with, and its caps
+  subscribers/<name>.lock   exclusive: its one consumer
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid as uuids
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from crc32c import crc32c
+
+from jlogd.errors import FormatError, LogNotFound
+from jlogd.journal.disk import Disk, read_all, replace_file
+from jlogd.journal.segment import SegmentId
+from jlogd.journal.types import Settings
+
+FORMAT = 1
+SUBSCRIBERS = "subscribers"
+_HEAD = re.compile(r"head-(\d{8})")
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """The contents of `log.json`."""
+
+    format: int
+    uuid: str
+    created: int  # ns since 1970 UTC
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one log's files."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def meta(self) -> Path:
+        return self.root / "log.json"
+
+    @property
+    def owner(self) -> Path:
+        return self.root / "owner"
+
+    @property
+    def owner_lock(self) -> Path:
+        return self.root / "owner.lock"
+
+    @property
+    def append_lock(self) -> Path:
+        return self.root / "append.lock"
+
+    @property
+    def prune_lock(self) -> Path:
+        return self.root / "prune.lock"
+
+    @property
+    def floor(self) -> Path:
+        return self.root / "floor"
+
+    @property
+    def subscribers(self) -> Path:
+        return self.root / SUBSCRIBERS
+
+    def head(self, epoch: int) -> Path:
+        return self.root / f"head-{epoch:08d}"
+
+    def segment(self, segment: SegmentId) -> Path:
+        return self.root / segment.filename
+
+    def subscriber(self, name: str) -> Path:
+        return self.subscribers / name
+
+    def subscriber_lock(self, name: str) -> Path:
+        return self.subscribers / f"{name}.lock"
+
+
+def head_epochs(filenames: list[str]) -> list[int]:
+    """Epochs that have a head file, ascending."""
+    return sorted(int(found[1]) for found in map(_HEAD.fullmatch, filenames) if found)
+
+
+def new_meta(settings: Settings) -> Meta:
+    """What a new log's `log.json` says."""
+    return Meta(format=FORMAT, uuid=str(uuids.uuid4()), created=time.time_ns(), settings=settings)
+
+
+def write_meta(disk: Disk, layout: Layout, meta: Meta) -> None:
+    """Put `log.json` in place, durably."""
+    replace_file(disk, layout.meta, msgspec.json.format(msgspec.json.encode(meta), indent=2) + b"\n")
+
+
+def read_meta(disk: Disk, layout: Layout) -> Meta:
+    """Raises `LogNotFound` when there is no log, `FormatError` when its `log.json` cannot be used."""
+    try:
+        data = read_all(disk, layout.meta)
+    except (FileNotFoundError, NotADirectoryError):
+        raise LogNotFound(f"there is no log at {layout.root}; create one with `jlogctl create {layout.root}`") from None
+    try:
+        meta = msgspec.json.decode(data, type=Meta)
+    except msgspec.MsgspecError as error:
+        raise FormatError(f"log.json cannot be read ({error})", str(layout.meta)) from error
+    if meta.format != FORMAT:
+        raise FormatError(f"log format {meta.format} needs a newer jlogd (this one knows {FORMAT})", str(layout.meta))
+    return meta
+
+
+def uuid_bytes(meta: Meta) -> bytes:
+    """The log's identity as it stands in segment headers."""
+    return uuids.UUID(meta.uuid).bytes
+
+
+def crc_seed(meta: Meta) -> int:
+    """Where the checksum of this log's batch headers starts from."""
+    return int(crc32c(uuid_bytes(meta)))

@@ -1,0 +1,124 @@
+"""What may go, and what must wait: pruning, and the caps on how far a subscriber may fall behind.
+
+A segment is pruned when every subscriber has passed it. A subscriber whose policy is `drop-oldest` counts as having
+passed what lies beyond its cap; one whose policy is `block` stops appends at its cap. A log without subscribers
+keeps everything, up to the caps of its settings.
+
+Order: the positions that allow it are synced, then the floor says what goes, durably, then the files go. So a missing
+segment below the floor is normal, and one above it is damage.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from itertools import pairwise
+
+from jlogd.journal.batch import SEQUENCE_MAX
+from jlogd.journal.head import FLOOR, Floor, Head
+from jlogd.journal.segment import SegmentId, segment_ids
+from jlogd.journal.slots import SlotFile
+from jlogd.journal.subscribers import State, Subscribers
+from jlogd.journal.types import Caps, Position
+from jlogd.journal.view import View
+
+
+def bytes_at(view: View, position: Position, segments: list[SegmentId]) -> int:
+    """Bytes before `position` in the life of the log; where only its number is known, those before its segment."""
+    if position.segment_epoch:
+        return position.bytes
+    holding = [segment for segment in segments if segment.first <= position.next]
+    return _bytes_before(view, (holding or segments)[-1 if holding else 0]) if segments else 0
+
+
+def room(view: View, subscribers: Subscribers, head: Head) -> tuple[int, str]:
+    """Up to which byte in the life of the log may be appended, and the subscriber that sets the limit."""
+    segments = view.chain()
+    limits = [
+        (bytes_at(view, state.position, segments) + state.caps.max_bytes, name)
+        for name, state in subscribers.all().items()
+        if state.caps.max_bytes and state.caps.on_full == "block"
+    ]
+    return min(limits, default=(SEQUENCE_MAX, ""))
+
+
+def prune(view: View, subscribers: Subscribers, log_caps: Caps) -> int:
+    """Remove the segments that every subscriber has passed; the bytes given back."""
+    lock = view.disk.lock(view.layout.prune_lock)
+    try:
+        return _prune(view, subscribers, log_caps)
+    finally:
+        lock.release()
+
+
+def _prune(view: View, subscribers: Subscribers, log_caps: Caps) -> int:
+    segments = view.chain()
+    head = view.head()
+    if head is None or head.segment not in segments:
+        return 0
+    segments = segments[: segments.index(head.segment) + 1]
+    states = subscribers.all()
+    keep = _keep_from(view, segments, head, states, log_caps)
+    if keep <= segments[0].first:
+        return 0
+    subscribers.sync()
+    passed = min((state.position.next for state in states.values()), default=keep)
+    _raise_floor(view, keep, dropped=max(0, keep - max(passed, segments[0].first)))
+    return _unlink_below(view, next(segment for segment in segments if segment.first == keep))
+
+
+def _keep_from(view: View, segments: list[SegmentId], head: Head, states: dict[str, State], log_caps: Caps) -> int:
+    """The first record of the first segment that must stay."""
+    if not states:
+        return _cap_floor(view, segments, head, log_caps)
+    wanted = []
+    for state in states.values():
+        capped = _cap_floor(view, segments, head, state.caps) if state.caps.on_full == "drop-oldest" else 0
+        wanted.append(max(state.position.next, capped))
+    needed = min(wanted)
+    return max((segment.first for segment in segments if segment.first <= needed), default=segments[0].first)
+
+
+def _cap_floor(view: View, segments: list[SegmentId], head: Head, caps: Caps) -> int:
+    """The first record of the first segment that lies within the caps; whole segments only, never the last."""
+    oldest = time.time_ns() - round(caps.max_age * 1e9)
+    for segment, following in pairwise(segments):
+        header = view.header(following)
+        if header is None:
+            return segment.first
+        too_far = caps.max_bytes and head.total_bytes - header.bytes_before >= caps.max_bytes
+        too_old = caps.max_age and header.created < oldest
+        if not too_far and not too_old:
+            return segment.first
+    return segments[-1].first
+
+
+def _raise_floor(view: View, first: int, dropped: int) -> None:
+    file = SlotFile.open(view.disk, view.layout.floor, FLOOR)
+    try:
+        before = view.floor()
+        file.read()
+        file.write(Floor(first, before.dropped + dropped).encode(), sync=True)
+    finally:
+        file.close()
+
+
+def _unlink_below(view: View, kept: SegmentId) -> int:
+    freed = 0
+    for segment in segment_ids(view.names()):
+        if segment >= kept:
+            continue
+        with suppress(FileNotFoundError):
+            file = view.open_segment(segment)
+            freed += file.size()
+            file.close()
+            view.disk.unlink(view.layout.segment(segment))
+    view.disk.sync_dir(view.layout.root)
+    return freed
+
+
+def _bytes_before(view: View, segment: SegmentId) -> int:
+    with suppress(FileNotFoundError):
+        header = view.header(segment)
+        return header.bytes_before if header is not None else 0
+    return 0

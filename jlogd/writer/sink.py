@@ -1,0 +1,25 @@
+"""Where a writer's batches go: a journal in this process, or a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from jlogd.errors import JlogError
+from jlogd.journal.batch import Batch
+from jlogd.journal.types import Receipt
+
+Done = Callable[[Receipt | JlogError], None]
+
+
+class Sink(Protocol):
+    """Takes batches in order and says, in order, what became of each."""
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        """Queue a batch. `done` is called once, from another thread, when it is durable or was refused."""
+
+    def position(self, producer: int) -> int | None:
+        """Where the last accepted batch of `producer` ended; None when the log does not know it."""
+
+    def close(self) -> None:
+        """Let go; what was submitted before is still settled."""

@@ -1,0 +1,312 @@
+"""The writer: takes records from any number of threads, makes batches of them, and knows which are durable.
+
+A batch is closed when it is large enough, when its oldest record has lingered long enough, or at a `flush`. Batches are
+numbered with the writer's position (records so far), so that one that is sent twice, because its acknowledgement was
+lost, is kept once.
+
+Locking: `_changed` guards everything. Producers wait on it while too many bytes are under way; the sink's thread calls
+`_settle` and never waits for a producer.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from jlogd.errors import Closed, JlogError, LogFull, ProducerGap, SpoolFull, TooLarge
+from jlogd.journal.batch import (
+    BATCH_RECORDS_MAX,
+    LINES,
+    RECORD_BYTES_MAX,
+    Batch,
+    check_record_sizes,
+    compress,
+    encode,
+    from_body,
+)
+from jlogd.journal.producers import producer_id
+from jlogd.journal.types import Receipt
+from jlogd.writer.sink import Sink
+
+# A batch of this size costs as little per byte as a larger one, and four of them fit the cache of one core.
+BATCH_BYTES = 256 << 10
+# What a crash of the producer can take with it, and what an unreachable daemon makes it hold.
+IN_FLIGHT_BYTES_MAX = 16 << 20
+# Long enough to gather a busy producer's records, short enough that nobody sees it.
+LINGER_MS = 5.0
+# Records handed over at once are cut into pieces of this many, so that one call never makes an oversized batch.
+PIECE_RECORDS = 10_000
+# Between attempts while the log is full: often enough to go on soon, seldom enough to cost nothing.
+RETRY_SECONDS = 0.1
+
+OnFull = Literal["raise", "wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A batch under way, and the receipts that wait for it: where in the batch, and for whom."""
+
+    batch: Batch
+    futures: list[tuple[int, Future[Receipt]]]
+
+
+class Writer:
+    """Appends records to a log. Use it as a context manager, or `close` it: both flush.
+
+    >>> with log.writer() as writer:                                               # doctest: +SKIP
+    ...     writer.append(b"a record")
+    ...     writer.flush()          # returns when everything before it is durable
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        producer: str = "",
+        linger_ms: float = LINGER_MS,
+        compression: str = "none",
+        on_full: OnFull = "raise",
+    ) -> None:
+        """`producer` names a producer whose position the log remembers across restarts; see `position`.
+
+        When the log or its disk is full, `on_full` says whether the next call raises that, or waits until it is not.
+        """
+        self._sink = sink
+        self._producer = producer_id(producer)
+        self._position = (sink.position(self._producer) or 0) if producer else 0
+        self._compress = compression == "zstd"
+        self._linger = linger_ms / 1000
+        self._wait_when_full = on_full == "wait"
+        self._changed = threading.Condition()
+        self._records: list[bytes] = []
+        self._bytes = 0
+        self._oldest = 0.0
+        self._futures: list[tuple[int, Future[Receipt]]] = []
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._refused: list[_Sent] = []  # to be sent again, in order, once nothing else is under way
+        self._error: JlogError | None = None
+        self._closed = False
+        self._process = os.getpid()
+        self._thread: threading.Thread | None = None
+        self._idle = False
+        self.durable = 0
+        self.full: JlogError | None = None  # why the log takes nothing now, while it does not
+
+    @property
+    def position(self) -> int:
+        """The producer's position after everything that was appended."""
+        with self._changed:
+            return self._position + len(self._records)
+
+    def append(self, record: bytes, *, receipt: bool = False) -> Future[Receipt] | None:
+        """Append one record. Waits while too much is under way; with `receipt`, a future of its sequence number.
+
+        Raises `TooLarge`, `Closed`, and the error of an earlier batch that was refused.
+        """
+        if len(record) > RECORD_BYTES_MAX:
+            raise TooLarge(f"a record has {len(record)} bytes; the limit is {RECORD_BYTES_MAX}")
+        with self._changed:
+            self._admit(len(record))
+            future: Future[Receipt] | None = Future() if receipt else None
+            if future is not None:
+                self._futures.append((len(self._records), future))
+            self._add([record], len(record))
+        return future
+
+    def extend(self, records: Iterable[bytes]) -> None:
+        """Append many records, in order; see `append`."""
+        if isinstance(records, list) and len(records) <= PIECE_RECORDS:
+            self._extend(records)
+            return
+        iterator = iter(records)
+        while piece := list(islice(iterator, PIECE_RECORDS)):
+            self._extend(piece)
+
+    def extend_lines(self, data: bytes) -> None:
+        """Append a block of lines, each ended by a newline (the last may lack it), without looking at each of them."""
+        body = data.removesuffix(b"\n")
+        count = body.count(b"\n") + 1
+        if not data:
+            return
+        if count > BATCH_RECORDS_MAX or len(body) > RECORD_BYTES_MAX:
+            self.extend(body.split(b"\n"))
+            return
+        self.send(from_body(body, count, LINES))
+
+    def send(self, batch: Batch) -> None:
+        """Append a ready batch. One that carries its own producer keeps its numbering."""
+        with self._changed:
+            self._admit(batch.size)
+            self._close_batch()
+            self._submit(batch, [])
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Return when everything appended before is durable.
+
+        Raises the error of a batch that was refused, `TimeoutError`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            self._close_batch()
+            while self._in_flight and self._error is None:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError(f"{self._in_flight} batches were not durable after {timeout} seconds")
+                self._changed.wait(left)
+            self._raise_error()
+
+    def close(self) -> None:
+        """Flush, then let go of the log. Raises what `flush` raises; a second call does nothing."""
+        if self._closed or self._process != os.getpid():
+            return
+        try:
+            self.flush()
+        finally:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
+            if self._thread is not None:
+                self._thread.join()
+            self._sink.close()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _extend(self, records: list[bytes]) -> None:
+        size = sum(map(len, records))
+        if size > RECORD_BYTES_MAX:
+            check_record_sizes(records)
+        with self._changed:
+            for piece, piece_bytes in _pieces(records, size):
+                self._admit(piece_bytes)
+                self._add(piece, piece_bytes)
+
+    # Called with `_changed` held
+
+    def _admit(self, size: int) -> None:
+        """Wait until `size` more bytes may be under way."""
+        while True:
+            if self._closed or self._process != os.getpid():
+                raise Closed("the writer was closed, or belongs to the process that this one was forked from")
+            self._raise_error()
+            if not self._in_flight or self._in_flight_bytes + size <= IN_FLIGHT_BYTES_MAX:
+                return
+            self._changed.wait()
+
+    def _add(self, records: list[bytes], size: int) -> None:
+        if not self._records:
+            self._oldest = time.monotonic()
+            self._wake_thread()
+        self._records += records
+        self._bytes += size
+        if self._bytes >= BATCH_BYTES or len(self._records) >= PIECE_RECORDS:
+            self._close_batch()
+
+    def _close_batch(self) -> None:
+        records, self._records, self._bytes = self._records, [], 0
+        futures, self._futures = self._futures, []
+        if records:
+            self._submit(encode(records), futures)
+
+    def _submit(self, batch: Batch, futures: list[tuple[int, Future[Receipt]]]) -> None:
+        if not batch.producer:
+            start, self._position = self._position, self._position + batch.count
+            batch = batch.numbered(self._producer, start, self._position)
+        if self._compress:
+            batch = compress(batch)
+        sent = _Sent(batch, futures)
+        self._in_flight += 1
+        self._in_flight_bytes += batch.size
+        if self._refused:
+            self._refused.append(sent)
+        else:
+            self._hand_over(sent)
+
+    def _hand_over(self, sent: _Sent) -> None:
+        self._sink.submit(sent.batch, lambda outcome: self._settle(sent, outcome))
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _wake_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+            self._thread.start()
+        elif self._idle:
+            self._changed.notify_all()
+
+    # The sink's thread, which holds nothing
+
+    def _settle(self, sent: _Sent, outcome: Receipt | JlogError) -> None:
+        with self._changed:
+            if self._may_retry(outcome):
+                self._refused.append(sent)
+                self._wake_thread()
+                return
+            self._in_flight -= 1
+            self._in_flight_bytes -= sent.batch.size
+            if isinstance(outcome, Receipt):
+                self.durable += sent.batch.count
+                self.full = None
+            elif self._error is None:
+                self._error = outcome
+            self._changed.notify_all()
+        for at, future in sent.futures:
+            if isinstance(outcome, Receipt):
+                future.set_result(Receipt(outcome.first + at if outcome.first else 0, 1, outcome.duplicate))
+            else:
+                future.set_exception(outcome)
+
+    def _may_retry(self, outcome: Receipt | JlogError) -> bool:
+        """Whether the batch is kept to be sent again: the log is full, or a batch before it met a full log."""
+        if not self._wait_when_full or self._closed:
+            return False
+        if isinstance(outcome, LogFull | SpoolFull):
+            self.full = outcome
+            return True
+        return bool(self._refused) and isinstance(outcome, ProducerGap)
+
+    # This writer's own thread: lingering batches, and those that met a full log
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._closed:
+                if self._refused:
+                    self._try_again()
+                elif self._records and self._error is None:
+                    left = self._oldest + self._linger - time.monotonic()
+                    if left <= 0:
+                        self._close_batch()
+                    else:
+                        self._changed.wait(left)
+                else:
+                    self._idle = True
+                    self._changed.wait()
+                    self._idle = False
+
+    def _try_again(self) -> None:
+        self._changed.wait(RETRY_SECONDS)
+        if len(self._refused) == self._in_flight:
+            refused, self._refused = self._refused, []
+            for sent in refused:
+                self._hand_over(sent)
+
+
+def _pieces(records: list[bytes], size: int) -> list[tuple[list[bytes], int]]:
+    """`records` cut so that each piece makes a batch of acceptable size, with the bytes of each."""
+    if size <= 4 * BATCH_BYTES or len(records) == 1:
+        return [(records, size)]
+    middle = len(records) // 2
+    left = sum(map(len, records[:middle]))
+    return _pieces(records[:middle], left) + _pieces(records[middle:], size - left)
