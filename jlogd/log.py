@@ -48,7 +48,7 @@ class Log(ABC):
         follow: bool = False,
         stop: threading.Event | None = None,
     ) -> Subscriber:
-        """Consume as the subscriber `name`, from where it left off; without a name, read from `start`, leaving no trace.
+        """Consume as subscriber `name`, from where it left off; without a name, read from `start` and leave no trace.
 
         Raises `SubscriberUnknown`, `SubscriberBusy`, `UsageError`.
         """

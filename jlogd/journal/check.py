@@ -1,8 +1,8 @@
 """Verifying every byte of a log, without changing it and while writers write.
 
-What is checked: `log.json`, the slots, the names and headers of all segments, that each segment is sealed by its successor
-at a byte where a batch ends, both checksums of every batch, that numbers follow one another and append times do not go
-back, that bodies hold as many records as their headers claim, and that every subscriber stands in the log.
+What is checked: `log.json`, both slots of every state file, the names and headers of all segments, that each segment is
+sealed by its successor, both checksums of every batch, that numbers follow one another and append times do not go back,
+that bodies hold as many records as their headers claim, and that every subscriber stands in the log.
 
 Bytes that belong to nobody are findings of kind `torn` (what a crash left behind a segment's sealed end) or `zombie`
 (segments or batches of an owner that was fenced): both are harmless, and go when the segment is pruned.
@@ -11,15 +11,18 @@ Bytes that belong to nobody are findings of kind `torn` (what a crash left behin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from jlogd.errors import FormatError
 from jlogd.journal.batch import Batch
-from jlogd.journal.disk import Disk, File, PosixDisk
+from jlogd.journal.disk import Disk, File, PosixDisk, read_all
+from jlogd.journal.layout import encode_meta, head_epochs
 from jlogd.journal.scan import Damage, Scanner
 from jlogd.journal.segment import SEGMENT_HEADER_BYTES, SegmentId, segment_ids
+from jlogd.journal.slots import slot_problems
 from jlogd.journal.subscribers import Subscribers
 from jlogd.journal.view import Extent, View
 
@@ -58,6 +61,19 @@ def check(path: Path | str, disk: Disk | None = None, on_progress: Progress | No
 
 
 def _check_states(view: View) -> Iterator[Finding]:
+    layout = view.layout
+    if read_all(view.disk, layout.meta) != encode_meta(view.meta):
+        yield Finding(kind="state", message="log.json was changed by something else", path="log.json")
+    heads = [layout.head(epoch) for epoch in head_epochs(view.names())]
+    names = [layout.subscriber(name) for name in Subscribers(view).names()]
+    for path in [layout.owner, layout.floor, *heads, *names]:
+        with suppress(FileNotFoundError):
+            for problem in slot_problems(read_all(view.disk, path)):
+                yield Finding(kind="state", message=problem, path=str(path.relative_to(layout.root)))
+    yield from _check_agreement(view)
+
+
+def _check_agreement(view: View) -> Iterator[Finding]:
     try:
         owner = view.owner()
     except (FormatError, FileNotFoundError) as error:

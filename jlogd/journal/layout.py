@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 from crc32c import crc32c
 
-from jlogd.errors import FormatError, LogNotFound
+from jlogd.errors import FormatError, LogNotFound, UsageError
 from jlogd.journal.disk import Disk, read_all, replace_file
 from jlogd.journal.segment import SegmentId
 from jlogd.journal.types import Settings
@@ -36,12 +36,13 @@ _HEAD = re.compile(r"head-(\d{8})")
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """The contents of `log.json`."""
+    """The contents of `log.json`. `created` is ns since 1970 UTC; `crc` covers the others."""
 
     format: int
     uuid: str
-    created: int  # ns since 1970 UTC
+    created: int
     settings: Settings
+    crc: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,15 @@ def new_meta(settings: Settings) -> Meta:
     return Meta(format=FORMAT, uuid=str(uuids.uuid4()), created=time.time_ns(), settings=settings)
 
 
+def encode_meta(meta: Meta) -> bytes:
+    """The bytes of `log.json`; `crc` is that of the compact JSON with a `crc` of 0."""
+    crc = crc32c(msgspec.json.encode(msgspec.structs.replace(meta, crc=0)))
+    return msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(meta, crc=crc)), indent=2) + b"\n"
+
+
 def write_meta(disk: Disk, layout: Layout, meta: Meta) -> None:
     """Put `log.json` in place, durably."""
-    replace_file(disk, layout.meta, msgspec.json.format(msgspec.json.encode(meta), indent=2) + b"\n")
+    replace_file(disk, layout.meta, encode_meta(meta))
 
 
 def read_meta(disk: Disk, layout: Layout) -> Meta:
@@ -120,6 +127,10 @@ def read_meta(disk: Disk, layout: Layout) -> Meta:
         meta = msgspec.json.decode(data, type=Meta)
     except msgspec.MsgspecError as error:
         raise FormatError(f"log.json cannot be read ({error})", str(layout.meta)) from error
+    except UsageError as error:
+        raise FormatError(f"log.json cannot be used ({error})", str(layout.meta)) from error
+    if crc32c(msgspec.json.encode(msgspec.structs.replace(meta, crc=0))) != meta.crc:
+        raise FormatError("log.json fails its checksum; it is not to be edited by hand", str(layout.meta))
     if meta.format != FORMAT:
         raise FormatError(f"log format {meta.format} needs a newer jlogd (this one knows {FORMAT})", str(layout.meta))
     return meta

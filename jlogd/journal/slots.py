@@ -54,6 +54,18 @@ def decode_slot(data: bytes, kind: bytes) -> tuple[int, bytes] | None:
     return generation, data[_HEAD.size : _HEAD.size + length]
 
 
+def slot_problems(data: bytes) -> list[str]:
+    """What is wrong with the bytes of a state file; nothing when both slots are valid or one was never written."""
+    kinds = (b"OW", b"HD", b"SU", b"FL")
+    found = []
+    for slot, part in enumerate((data[:SLOT_BYTES], data[STRIDE:])):
+        if any(part) and not any(decode_slot(part, kind) for kind in kinds):
+            found.append(f"slot {slot} is damaged")
+    if any(data[SLOT_BYTES:STRIDE]):
+        found.append("the bytes between the slots are damaged")
+    return found
+
+
 class SlotFile:
     """An open state file. Readers need no lock; writers hold whatever lock guards the file."""
 
