@@ -55,7 +55,7 @@ class Log(ABC):
 
     @abstractmethod
     def add_subscriber(self, name: str, start: Start = "begin", caps: Caps | None = None) -> None:
-        """Add a subscriber; without `caps` it gets those of the log. Raises `SubscriberExists`, `UsageError`."""
+        """Add a subscriber; without `caps` those of the log hold. Raises `SubscriberExists`, `UsageError`."""
 
     @abstractmethod
     def remove_subscriber(self, name: str) -> None:

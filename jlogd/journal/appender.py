@@ -48,7 +48,11 @@ class Appender:
         self.settings = settings
         self._mutex = threading.RLock()
         self._owner_lock = view.disk.lock(view.layout.owner_lock, shared=True)
-        self._owner_file = SlotFile.open(view.disk, view.layout.owner, OWNER)
+        try:
+            self._owner_file = SlotFile.open(view.disk, view.layout.owner, OWNER)
+        except BaseException:
+            self._owner_lock.release()
+            raise
         self._tail: Tail | None = None
         self._epoch = 0
         self._refused_tail = False  # what stands after the durable end was refused to its producers
@@ -182,6 +186,7 @@ class Appender:
         self._refused_tail = False
         self._tail, self._epoch = tail, tail.head.epoch
         self.counters["recoveries"] += 1
+        self.counters["torn_bytes"] += tail.torn_bytes
         return tail
 
     def _forget(self) -> None:
@@ -286,7 +291,8 @@ class Appender:
             self._sync(tail)
         head = tail.head
         tail.publish(replace(head, rolling=True))
-        found = Found(head.segment, head.written, head.bytes_before, head.next, head.append_time, tail.producers)
+        found = Found(head.segment, head.written, head.bytes_before, head.next, head.append_time)
+        found.producers = tail.producers
         file, fresh = start_segment(self._view, found, self._epoch, [])
         tail.file.close()
         tail.file = file
@@ -359,6 +365,7 @@ _COUNTERS = (
     "syncs",
     "rolls",
     "recoveries",
+    "torn_bytes",
     "write_failures",
     "duplicate_batches",
     "producer_gaps",

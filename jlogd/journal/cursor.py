@@ -17,7 +17,7 @@ from jlogd.journal.head import Head
 from jlogd.journal.scan import Damage, Scanner
 from jlogd.journal.segment import SEGMENT_HEADER_BYTES, SegmentId
 from jlogd.journal.types import Position, Start
-from jlogd.journal.view import Extent, View
+from jlogd.journal.view import COUNTERS, Extent, View
 
 # A segment may be pruned between being listed and being opened; each try lists anew.
 _OPEN_TRIES = 5
@@ -28,8 +28,10 @@ _MARKS_MAX = 4096
 class Cursor:
     """Reads from `position` on; `next` is the number of the record it returns next."""
 
-    def __init__(self, view: View, position: Position) -> None:
+    def __init__(self, view: View, position: Position, counters: dict[str, int] | None = None) -> None:
+        """`counters` (see `view.COUNTERS`) are raised by what is read."""
         self._view = view
+        self._counters = counters if counters is not None else dict.fromkeys(COUNTERS, 0)
         self._hint = position
         self._scanner: Scanner | None = None
         self._file: File | None = None
@@ -43,7 +45,7 @@ class Cursor:
     def read(self, max_bytes: int) -> list[Batch | Gap]:
         """What comes next, about `max_bytes` of it and at least one batch; empty at the durable end."""
         found: list[Batch | Gap] = []
-        left = max_bytes
+        start, left = self.next, max_bytes
         while left > 0:
             if self._scanner is None and not self._open(found):
                 break
@@ -51,6 +53,8 @@ class Cursor:
             if left > 0 and not self._advance(found):
                 break
         self._mark()
+        self._counters["delivered_records"] += self.next - start - sum(gap.count for gap in found if type(gap) is Gap)
+        self._counters["delivered_bytes"] += max_bytes - left
         return found
 
     def position_at(self, sequence: int) -> Position:
@@ -79,6 +83,8 @@ class Cursor:
                 break
             if isinstance(item, Damage):
                 self._damage = item
+                self._counters["damaged_places"] += 1
+                self._counters["damaged_bytes"] += item.end - item.start
                 continue
             if item.kind == PRODUCERS or item.next <= self.next:
                 continue
@@ -158,6 +164,8 @@ class Cursor:
             )
         else:
             reason = "missing"
+        self._counters["gap_records"] += until - first
+        self._counters["damaged_records"] += until - first if reason != "dropped" else 0
         return Gap(first, until - 1, reason, detail)
 
     def _mark(self) -> None:

@@ -130,8 +130,8 @@ class Journal:
 
     @property
     def counters(self) -> dict[str, int]:
-        """What this process did to the log since it opened it."""
-        return dict(self._appender.counters)
+        """What this process appended and read since it opened the log."""
+        return {**self._appender.counters, **self.view.counters}
 
     # Writing
 
@@ -163,7 +163,7 @@ class Journal:
 
     def cursor(self, start: Start = "begin") -> Cursor:
         """Read without a name: holds nothing back, leaves nothing behind. Raises `UsageError`."""
-        return Cursor(self.view, locate(self.view, start))
+        return Cursor(self.view, locate(self.view, start), self.view.counters)
 
     def hold(self, name: str) -> Hold:
         """Become the one consumer of a subscriber. Raises `SubscriberUnknown`, `SubscriberBusy`."""
@@ -187,8 +187,8 @@ class Journal:
         return self.subscribers.names()
 
     def add_subscriber(self, name: str, start: Start = "begin", caps: Caps | None = None) -> None:
-        """Raises `SubscriberExists`, `UsageError`."""
-        self.subscribers.add(name, start, caps if caps is not None else self.settings.caps)
+        """Add a subscriber; without `caps` those of the log hold. Raises `SubscriberExists`, `UsageError`."""
+        self.subscribers.add(name, start, caps)
 
     def remove_subscriber(self, name: str) -> None:
         """Raises `SubscriberUnknown`, `SubscriberBusy`."""
@@ -218,7 +218,7 @@ class Journal:
 
     def prune(self) -> int:
         """Remove what every subscriber has passed, or what its cap lets go; the bytes given back."""
-        return retention.prune(self.view, self.subscribers, self.settings.caps)
+        return retention.prune(self.view, self.subscribers)
 
     def maintain(self) -> None:
         """What time alone makes due: syncs of the policy `interval`, pruning by age. Call it at least every second."""
@@ -288,7 +288,7 @@ def _create(path: Path, settings: Settings, subscribers: Sequence[str], disk: Di
     file.close()
     SlotFile.create(disk, layout.head(1), HEAD, head.encode())
     for name in subscribers:
-        Subscribers(view).add(name, "begin", settings.caps)
+        Subscribers(view).add(name, "begin")
     disk.sync_dir(scratch)
     disk.rename(scratch, path)
     disk.sync_dir(path.parent)

@@ -108,6 +108,8 @@ def new_meta(settings: Settings) -> Meta:
 
 def encode_meta(meta: Meta) -> bytes:
     """The bytes of `log.json`; `crc` is that of the compact JSON with a `crc` of 0."""
+    # As it will be read: a number given as 5 where the field is a float comes back as 5.0.
+    meta = msgspec.json.decode(msgspec.json.encode(meta), type=Meta)
     crc = crc32c(msgspec.json.encode(msgspec.structs.replace(meta, crc=0)))
     return msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(meta, crc=crc)), indent=2) + b"\n"
 

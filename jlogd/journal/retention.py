@@ -16,10 +16,11 @@ from itertools import pairwise
 
 from jlogd.journal.batch import SEQUENCE_MAX
 from jlogd.journal.head import FLOOR, Floor, Head
+from jlogd.journal.layout import read_meta
 from jlogd.journal.segment import SegmentId, segment_ids
 from jlogd.journal.slots import SlotFile
 from jlogd.journal.subscribers import State, Subscribers
-from jlogd.journal.types import Caps, Position
+from jlogd.journal.types import Caps, Position, Settings
 from jlogd.journal.view import View
 
 
@@ -31,34 +32,40 @@ def bytes_at(view: View, position: Position, segments: list[SegmentId]) -> int:
     return _bytes_before(view, (holding or segments)[-1 if holding else 0]) if segments else 0
 
 
+def caps_of(state: State, settings: Settings) -> Caps:
+    """The caps that hold for a subscriber: its own, or the log's."""
+    return state.caps if state.caps is not None else settings.caps
+
+
 def room(view: View, subscribers: Subscribers, head: Head) -> tuple[int, str]:
     """Up to which byte in the life of the log may be appended, and the subscriber that sets the limit."""
     segments = view.chain()
+    settings = read_meta(view.disk, view.layout).settings
     limits = [
-        (bytes_at(view, state.position, segments) + state.caps.max_bytes, name)
+        (bytes_at(view, state.position, segments) + caps.max_bytes, name)
         for name, state in subscribers.all().items()
-        if state.caps.max_bytes and state.caps.on_full == "block"
+        if (caps := caps_of(state, settings)).max_bytes and caps.on_full == "block"
     ]
     return min(limits, default=(SEQUENCE_MAX, ""))
 
 
-def prune(view: View, subscribers: Subscribers, log_caps: Caps) -> int:
+def prune(view: View, subscribers: Subscribers) -> int:
     """Remove the segments that every subscriber has passed; the bytes given back."""
     lock = view.disk.lock(view.layout.prune_lock)
     try:
-        return _prune(view, subscribers, log_caps)
+        return _prune(view, subscribers, read_meta(view.disk, view.layout).settings)
     finally:
         lock.release()
 
 
-def _prune(view: View, subscribers: Subscribers, log_caps: Caps) -> int:
+def _prune(view: View, subscribers: Subscribers, settings: Settings) -> int:
     segments = view.chain()
     head = view.head()
     if head is None or head.segment not in segments:
         return 0
     segments = segments[: segments.index(head.segment) + 1]
     states = subscribers.all()
-    keep = _keep_from(view, segments, head, states, log_caps)
+    keep = _keep_from(view, segments, head, states, settings)
     if keep <= segments[0].first:
         return 0
     subscribers.sync()
@@ -67,13 +74,14 @@ def _prune(view: View, subscribers: Subscribers, log_caps: Caps) -> int:
     return _unlink_below(view, next(segment for segment in segments if segment.first == keep))
 
 
-def _keep_from(view: View, segments: list[SegmentId], head: Head, states: dict[str, State], log_caps: Caps) -> int:
+def _keep_from(view: View, segments: list[SegmentId], head: Head, states: dict[str, State], settings: Settings) -> int:
     """The first record of the first segment that must stay."""
     if not states:
-        return _cap_floor(view, segments, head, log_caps)
+        return _cap_floor(view, segments, head, settings.caps)
     wanted = []
     for state in states.values():
-        capped = _cap_floor(view, segments, head, state.caps) if state.caps.on_full == "drop-oldest" else 0
+        caps = caps_of(state, settings)
+        capped = _cap_floor(view, segments, head, caps) if caps.on_full == "drop-oldest" else 0
         wanted.append(max(state.position.next, capped))
     needed = min(wanted)
     return max((segment.first for segment in segments if segment.first <= needed), default=segments[0].first)

@@ -7,7 +7,7 @@ import time
 from jlogd.journal.batch import Batch
 from jlogd.journal.cursor import Cursor
 from jlogd.journal.head import Head
-from jlogd.journal.retention import bytes_at
+from jlogd.journal.retention import bytes_at, caps_of
 from jlogd.journal.segment import SegmentId
 from jlogd.journal.subscribers import State, Subscribers
 from jlogd.journal.types import LogStat, Position, SubscriberStat
@@ -64,7 +64,7 @@ def _subscriber(
         holder=subscribers.holder(name),
         dropped=state.dropped,
         damaged=state.damaged,
-        caps=state.caps,
+        caps=caps_of(state, view.meta.settings),
     )
 
 

@@ -5,11 +5,11 @@ Payload of the slots of `subscribers/<name>` (little-endian):
      0  8  next             first record the subscriber is not done with
      8  8  segment_first    where to look for it: segment ...
     16  4  segment_epoch
-    20  1  on_full          0 block, 1 drop-oldest
+    20  1  on_full          0 block, 1 drop-oldest, 2 the log's caps hold
     21  3  reserved
     24  8  offset           ... and byte
     32  8  bytes            bytes before that place, in the life of the log
-    40  8  max_bytes        caps; 0 none
+    40  8  max_bytes        its own caps; 0 none
     48  8  max_age_ms
     56  8  dropped          records that came to it as gaps because of a cap
     64  8  damaged          records that came to it as gaps because of damage
@@ -46,33 +46,35 @@ _STATE = struct.Struct("<QQIB3xQQQQQQq")
 _LOCK_SUFFIX = ".lock"
 # Every append may have to look at all of them; more readers than this want a tree of logs.
 SUBSCRIBERS_MAX = 256
-NO_CAPS = Caps()
+_ON_FULL = ("block", "drop-oldest", "")
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is kept of a subscriber."""
+    """What is kept of a subscriber. Without caps of its own, those of the log hold."""
 
     position: Position
-    caps: Caps = NO_CAPS
+    caps: Caps | None = None
     dropped: int = 0
     damaged: int = 0
     updated: int = 0
 
     def encode(self) -> bytes:
-        at, caps = self.position, self.caps
+        at, caps = self.position, self.caps or Caps()
+        on_full = _ON_FULL.index(caps.on_full if self.caps else "")
         return _STATE.pack(
-            at.next, at.segment_first, at.segment_epoch, caps.on_full == "drop-oldest", at.offset, at.bytes,
+            at.next, at.segment_first, at.segment_epoch, on_full, at.offset, at.bytes,
             caps.max_bytes, round(caps.max_age * 1000), self.dropped, self.damaged, self.updated,
         )  # fmt: skip
 
 
 def decode_state(payload: bytes) -> State:
     """The state a slot holds."""
-    following, first, epoch, drop, offset, size, max_bytes, max_age_ms, dropped, damaged, updated = _STATE.unpack(
+    following, first, epoch, on_full, offset, size, max_bytes, max_age_ms, dropped, damaged, updated = _STATE.unpack(
         payload
     )
-    caps = Caps(max_bytes, max_age_ms / 1000, "drop-oldest" if drop else "block")
+    how = _ON_FULL[on_full]
+    caps = Caps(max_bytes, max_age_ms / 1000, how) if how else None  # type: ignore[arg-type]
     return State(Position(following, first, epoch, offset, size), caps, dropped, damaged, updated)
 
 
@@ -107,7 +109,7 @@ class Subscribers:
                 found[name] = self.read(name)
         return found
 
-    def add(self, name: str, start: Start, caps: Caps) -> None:
+    def add(self, name: str, start: Start, caps: Caps | None = None) -> None:
         """Raises `SubscriberExists`, `UsageError`."""
         check_subscriber_name(name)
         with self._guarded():
@@ -144,8 +146,8 @@ class Subscribers:
         """Move the position, forward or back. Raises `SubscriberUnknown`, `SubscriberBusy`, `UsageError`."""
         self._change(name, position=locate(self._view, start))
 
-    def set_caps(self, name: str, caps: Caps) -> None:
-        """Raises `SubscriberUnknown`, `SubscriberBusy`."""
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        """Give it caps of its own, or those of the log again. Raises `SubscriberUnknown`, `SubscriberBusy`."""
         self._change(name, caps=caps)
 
     def hold(self, name: str) -> Hold:
@@ -245,7 +247,7 @@ class Hold:
 
     def __init__(self, view: View, name: str, lock: Lock, file: SlotFile, state: State) -> None:
         self.name = name
-        self.cursor = Cursor(view, state.position)
+        self.cursor = Cursor(view, state.position, view.counters)
         self.state = state
         self.on_pass: Callable[[], None] = _nothing
         self._view = view

@@ -45,6 +45,7 @@ class Tail:
     head: Head
     head_file: SlotFile
     producers: Producers
+    torn_bytes: int = 0  # what recovery left behind the end it found
 
     def close(self) -> None:
         self.file.close()
@@ -66,6 +67,7 @@ class Found:
     bytes_before: int
     next: int
     append_time: int
+    torn_bytes: int = 0
     producers: Producers = field(default_factory=Producers)
     again: list[Batch] = field(default_factory=list)
 
@@ -152,7 +154,7 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
             disk.unlink(layout.head(old))
     head_file = SlotFile.open(disk, layout.head(epoch), HEAD, hint=True)
     head_file.read()
-    return Tail(file, fresh, head_file, found.producers)
+    return Tail(file, fresh, head_file, found.producers, found.torn_bytes)
 
 
 def read_tail(view: View, head: Head, producers: Producers, start: int) -> None:
@@ -196,6 +198,7 @@ def _from_head(view: View, head: Head, keep_tail: bool) -> Found:
         while isinstance(item := scanner.step(end, following), Batch) and item.first == following:
             found.again.append(item)
             following = item.next
+        found.torn_bytes = max(0, file.size() - scanner.offset)
     finally:
         file.close()
     return found
@@ -226,6 +229,7 @@ def _read_segment(view: View, segment: SegmentId, head: Head | None) -> Found | 
         return None
     if head is not None and head.segment == segment:
         found.accepted, found.next = max(found.accepted, head.durable), max(found.next, head.visible)
+    found.torn_bytes = max(0, end - found.accepted)
     return found
 
 

@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `durability`: `commit` (an append is acknowledged after an fdatasync that covers it), `interval=500ms` (acknowledged
     when written, synced that often: a power loss may take the last interval) or `os` (synced only when a segment is
-    full: a power loss may take a segment). `caps` is what a new subscriber gets.
+    full: a power loss may take a segment). `caps` holds for every subscriber without caps of its own.
     """
 
     segment_bytes: Annotated[int, Meta(ge=SEGMENT_BYTES_MIN, le=SEGMENT_BYTES_MAX)] = SEGMENT_BYTES_DEFAULT
@@ -148,7 +148,6 @@ class LogStat(msgspec.Struct, kw_only=True):
     oldest_time: float
     newest_time: float
     owner: str = ""
-    torn_bytes: int = 0
     pinned_by: str = ""
     failed: str = ""
     subscribers: list[SubscriberStat] = []

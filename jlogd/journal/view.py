@@ -26,6 +26,8 @@ from jlogd.journal.slots import SlotFile
 
 # Headers are 200 bytes in memory; a log of this many segments is searched without reading one twice.
 _HEADERS_KEPT_MAX = 4096
+# What was read through a view, by consumers.
+COUNTERS = ("delivered_records", "delivered_bytes", "gap_records", "damaged_places", "damaged_bytes", "damaged_records")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Extent:
 
 
 class View:
-    """One log, read only. Methods may be called from any thread."""
+    """One log, read only. Methods may be called from any thread; `counters` are exact only for one thread at a time."""
 
     def __init__(self, path: Path, disk: Disk) -> None:
         """Raises `LogNotFound`, `FormatError`."""
@@ -49,6 +51,7 @@ class View:
         self.seed = layouts.crc_seed(self.meta)
         self._head_file: SlotFile | None = None
         self._headers: dict[SegmentId, SegmentHeader] = {}
+        self.counters = dict.fromkeys(COUNTERS, 0)
 
     def owner(self) -> Owner:
         """Who owns the log now. Raises `FormatError`."""

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections import deque
 
-from jlogd.errors import Closed, JlogError
+from jlogd.errors import Closed, JlogError, LogFailed
 from jlogd.journal.batch import Batch
 from jlogd.journal.journal import Journal
 from jlogd.journal.types import Receipt
@@ -55,9 +55,8 @@ class Committer:
             self._thread.join()
 
     def _run(self) -> None:
-        pause = self._pause()
         while True:
-            group = self._take(pause)
+            group = self._take(self._pause())
             if group is None:
                 return
             if group:
@@ -93,6 +92,10 @@ class Committer:
             outcomes = self.journal.commit([batch for batch, _ in group])
         except JlogError as error:
             outcomes = [error] * len(group)
+        except Exception as error:
+            # A defect, not a fault that is known: the producers must hear of it, and later batches must be tried.
+            log.exception("%s: the commit of %d batches ended unexpectedly", self.journal.name, len(group))
+            outcomes = [LogFailed(f"{self.journal.name}: {error!r}; see the daemon's log")] * len(group)
         for (_, done), outcome in zip(group, outcomes, strict=True):
             done(outcome)
 

@@ -1,0 +1,289 @@
+"""The configuration of the daemon: `jlogd.toml` as frozen structs, read by `load` and `parse`.
+
+    [node]              name, subcluster, spool
+    [listen]            zmq, http
+    [log.NAME]          subscribers, segment_size, durability, compression, max_lag_bytes, max_lag_age, on_full
+    [[source.syslog]]   see jlogd/sources/config.py, as for
+    [[source.file]]
+    [[source.stdin]]
+
+A file that is wrong in any way raises ConfigError with one line per mistake: file, line, field, what was found, what
+is accepted. First every table is read by itself; only when all are right are they checked against each other.
+`docs/configuration.md` describes every setting; `jlogd/daemon/reload.py` says which of them a reload applies.
+
+No locks; a Config never changes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from jlogd.daemon.addresses import HTTP_ACCEPTED, HttpAddress, parse_http_address
+from jlogd.daemon.toml_lines import Path as Location
+from jlogd.daemon.toml_structs import Mistake, TomlText, found_text, nearest, printable, read_struct
+from jlogd.daemon.units import Duration, Size, size_text
+from jlogd.errors import ConfigError, UsageError
+from jlogd.journal.types import NAME as NAME_PATTERN
+from jlogd.journal.types import (
+    SEGMENT_BYTES_DEFAULT,
+    SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN,
+    Caps,
+    Settings,
+    sync_interval_ms,
+)
+from jlogd.sources.config import FileSource, StdinSource, SyslogSource, parse_address
+from jlogd.wire.address import check_address
+
+LOGS_MAX = 1000
+SUBSCRIBERS_MAX = 1000
+SOURCES_MAX = 1000
+LISTENERS_MAX = 64
+
+NAME_ACCEPTED = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
+# Settings of the sources that are written as sizes and durations; the sources themselves count in bytes and seconds.
+UNIT_FIELDS: dict[str, type] = {
+    "message_bytes_max": Size,
+    "line_bytes_max": Size,
+    "receive_buffer": Size,
+    "idle_timeout": Duration,
+    "rotated_wait": Duration,
+    "copy_wait": Duration,
+}
+# What a source without a name is called; the second of its kind gets "-2".
+SOURCE_NAMES = {"syslog": "syslog", "file": "files", "stdin": "stdin"}
+DURABILITY_ACCEPTED = '"commit", "interval=500ms" (1ms to 60s) or "os"'
+_PLACEHOLDER = re.compile(r"%\{([^}]*)\}")
+_PLACEHOLDERS = ("node", "subcluster")
+
+Name = Annotated[str, Meta(pattern=rf"\A{NAME_PATTERN.pattern}\Z", description=NAME_ACCEPTED)]
+Text = Annotated[str, Meta(min_length=1, max_length=1024, description="a text of 1 to 1024 characters")]
+
+
+def host_name() -> str:
+    """The short name of this machine, made acceptable as the name of a node."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname().split(".")[0])[:64].lstrip("._-")
+    return name or "node"
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who this daemon is and where its logs lie."""
+
+    name: Name = msgspec.field(default_factory=host_name)
+    subcluster: Name = "default"
+    spool: Text = "var/spool"
+
+
+class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the daemon listens; an empty list or text turns a listener off."""
+
+    zmq: Annotated[tuple[str, ...], Meta(max_length=LISTENERS_MAX)] = ("tcp://127.0.0.1:5140",)
+    http: Annotated[str, Meta(description=HTTP_ACCEPTED)] = "127.0.0.1:5180"
+
+
+class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One log. Caps bound how far a subscriber may fall behind; 0 and "none" mean no cap."""
+
+    subscribers: Annotated[tuple[Name, ...], Meta(max_length=SUBSCRIBERS_MAX)] = ()
+    segment_size: Size = Size(SEGMENT_BYTES_DEFAULT)
+    durability: Annotated[str, Meta(description=DURABILITY_ACCEPTED)] = "commit"
+    compression: Literal["none", "zstd"] = "none"
+    max_lag_bytes: Size = Size(0)
+    max_lag_age: Duration = Duration(0)
+    on_full: Literal["block", "drop-oldest"] = "block"
+
+    @property
+    def caps(self) -> Caps:
+        return Caps(max_bytes=int(self.max_lag_bytes), max_age=float(self.max_lag_age), on_full=self.on_full)
+
+    @property
+    def settings(self) -> Settings:
+        """What the journal is made with."""
+        return Settings(
+            segment_bytes=int(self.segment_size),
+            durability=self.durability,
+            compression=self.compression,
+            caps=self.caps,
+        )
+
+
+class Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where records come from, besides ZeroMQ."""
+
+    syslog: Annotated[tuple[SyslogSource, ...], Meta(max_length=SOURCES_MAX)] = ()
+    file: Annotated[tuple[FileSource, ...], Meta(max_length=SOURCES_MAX)] = ()
+    stdin: tuple[StdinSource, ...] = ()
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole configuration, checked."""
+
+    node: Node = msgspec.field(default_factory=Node)
+    listen: Listen = Listen()
+    log: dict[str, LogConfig] = {}
+    source: Sources = Sources()
+
+    @property
+    def spool(self) -> Path:
+        """The spool directory with `%{node}` and `%{subcluster}` filled in; relative to the working directory."""
+        known = {"node": self.node.name, "subcluster": self.node.subcluster}
+        return Path(_PLACEHOLDER.sub(lambda match: known[match[1]], self.node.spool))
+
+    @property
+    def http(self) -> HttpAddress | None:
+        return parse_http_address(self.listen.http) if self.listen.http else None
+
+    def all_sources(self) -> Iterator[tuple[str, int, SyslogSource | FileSource | StdinSource]]:
+        """(kind, position, source) of every source, in the order of the file within a kind."""
+        for at, syslog in enumerate(self.source.syslog):
+            yield "syslog", at, syslog
+        for at, file in enumerate(self.source.file):
+            yield "file", at, file
+        for at, stdin in enumerate(self.source.stdin):
+            yield "stdin", at, stdin
+
+
+def source_names(config: Config) -> list[str]:
+    """The name of every source, in the order of `all_sources`: its own, or one made from its kind."""
+    return [
+        source.name or SOURCE_NAMES[kind] + (f"-{at + 1}" if at else "") for kind, at, source in config.all_sources()
+    ]
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """The configuration in the file at `path`. Raises ConfigError."""
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise ConfigError(f"{path}: cannot be read: {reason}; give another file with --config") from None
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        found = f"found byte 0x{raw[error.start]:02x}"
+        raise ConfigError(f"{path}:{line}: not valid TOML: {found}; accepted: text in UTF-8") from None
+    return parse(text, os.fspath(path))
+
+
+def parse(text: str, path: str = "jlogd.toml") -> Config:
+    """The configuration in `text`; `path` is only for messages. Raises ConfigError."""
+    toml = TomlText(text, path)
+    mistakes: list[Mistake] = []
+    config = read_struct(Config, toml.table, mistakes, units=UNIT_FIELDS)
+    if config is not None:
+        mistakes = [*_check_node(config), *_check_logs(config), *_check_listeners(config), *_check_sources(config)]
+    if config is None or mistakes:
+        raise toml.error(mistakes)
+    return config
+
+
+def _check_node(config: Config) -> Iterator[Mistake]:
+    spool = config.node.spool
+    path = ("node", "spool")
+    if not spool.isprintable():
+        yield Mistake(path, f"found {found_text(spool)}; accepted: a path without control characters")
+    for match in _PLACEHOLDER.finditer(spool):
+        if match[1] not in _PLACEHOLDERS:
+            yield Mistake(path, f"found {found_text(match[0])}; {nearest(match[1], _PLACEHOLDERS, 'accepted')}")
+    if "%{" in _PLACEHOLDER.sub("", spool):
+        yield Mistake(path, f"found {found_text(spool)}; accepted: placeholders closed by a brace, such as %{{node}}")
+
+
+def _check_logs(config: Config) -> Iterator[Mistake]:
+    if len(config.log) > LOGS_MAX:
+        yield Mistake(("log",), f"found {len(config.log)} logs; accepted: at most {LOGS_MAX}")
+    for name, log in config.log.items():
+        if not NAME_PATTERN.fullmatch(name):
+            yield Mistake(("log", name), f"found {found_text(name)}; accepted as the name of a log: {NAME_ACCEPTED}")
+        yield from _check_log(("log", name), log)
+
+
+def _check_log(path: tuple[str, str], log: LogConfig) -> Iterator[Mistake]:
+    for at, subscriber in enumerate(log.subscribers):
+        if subscriber in log.subscribers[:at]:
+            yield Mistake(
+                (*path, "subscribers", at), f"found {found_text(subscriber)} twice; accepted: each subscriber once"
+            )
+    if not SEGMENT_BYTES_MIN <= log.segment_size <= SEGMENT_BYTES_MAX:
+        limits = f"{size_text(SEGMENT_BYTES_MIN)} to {size_text(SEGMENT_BYTES_MAX)}"
+        yield Mistake((*path, "segment_size"), f'found "{log.segment_size}"; accepted: a size of {limits}')
+    try:
+        sync_interval_ms(log.durability)
+    except (UsageError, ValueError):
+        reason = f"found {found_text(log.durability)}; accepted: {DURABILITY_ACCEPTED}"
+        yield Mistake((*path, "durability"), reason)
+    if log.max_lag_age and log.on_full == "block":
+        yield Mistake(
+            (*path, "max_lag_age"),
+            f'found "{log.max_lag_age}" with on_full = "block"; accepted: a cap on age with on_full = "drop-oldest", '
+            "because refusing new records makes the old ones no younger",
+        )
+
+
+def _check_listeners(config: Config) -> Iterator[Mistake]:
+    taken: dict[str, str] = {}
+    for path, text, socket_key in _listeners(config):
+        try:
+            key = socket_key(text)
+        except ValueError as error:
+            yield Mistake(path, f"found {found_text(text)}; accepted: {error}")
+            continue
+        except UsageError as error:
+            yield Mistake(path, printable(str(error)))
+            continue
+        if key in taken:
+            yield Mistake(path, f"found {found_text(text)}, which {taken[key]} uses; accepted: an address of its own")
+        elif not key.endswith(":0"):  # port 0 is another one each time
+            taken[key] = ".".join(str(part) for part in path[:2])
+
+
+def _listeners(config: Config) -> Iterator[tuple[Location, str, Callable[[str], str]]]:
+    """(where, address as written, function that gives what can be bound only once on a machine)."""
+    for at, text in enumerate(config.listen.zmq):
+        yield ("listen", "zmq", at), text, lambda text: check_address(text).replace("ipc://", "unix://")
+    if config.listen.http:
+        yield ("listen", "http"), config.listen.http, lambda text: f"tcp://{parse_http_address(text)}"
+    for position, source in enumerate(config.source.syslog):
+        for at, text in enumerate(source.listen):
+            yield ("source", "syslog", position, "listen", at), text, _syslog_socket
+
+
+def _syslog_socket(text: str) -> str:
+    return str(parse_address(text)).replace("unixgram://", "unix://")
+
+
+def _check_sources(config: Config) -> Iterator[Mistake]:
+    for kind, position, source in config.all_sources():
+        if source.log not in config.log:
+            near = nearest(source.log, config.log, "declared logs")
+            reason = f"found {found_text(source.log)}, a log that no [log.NAME] declares; {near}"
+            yield Mistake(("source", kind, position, "log"), reason)
+    yield from _check_source_names(config)
+    if len(config.source.stdin) > 1:
+        yield Mistake(
+            ("source", "stdin", 1), "found a second table; accepted: one, because there is one standard input"
+        )
+
+
+def _check_source_names(config: Config) -> Iterator[Mistake]:
+    """Names tell sources apart in metrics, and followed files keep their positions under the name of their source.
+
+    So of several file sources each needs its own: one made from the order in the file would change with the order.
+    """
+    taken: set[str] = set()
+    for name, (kind, position, source) in zip(source_names(config), config.all_sources(), strict=True):
+        path = ("source", kind, position, "name")
+        if kind == "file" and not source.name and len(config.source.file) > 1:
+            yield Mistake(path, "missing; accepted: a name of its own, because several sources follow files")
+        elif name in taken:
+            yield Mistake(path, f"found {found_text(name)}, which another source has; accepted: a name of its own")
+        taken.add(name)

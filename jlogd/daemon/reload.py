@@ -1,0 +1,127 @@
+"""What a reload (SIGHUP) can apply and what needs a restart: a pure comparison of two configurations.
+
+`NEEDS_RESTART` is the whole rule for single settings; the table in docs/configuration.md is tested against it.
+Sources are compared whole: one that changed is removed and added again, and a followed file goes on from its own
+durable position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from jlogd.daemon.config import Config, LogConfig
+from jlogd.daemon.toml_structs import found_text, path_text
+from jlogd.daemon.units import Duration, Size
+
+# Setting (table.field) -> why a running daemon cannot change it. Every other setting is applied by a reload.
+NEEDS_RESTART: dict[str, str] = {
+    "node.name": "open sockets, metrics and producers carry the name of the node",
+    "node.subcluster": "the name of the subcluster can be part of the spool's path",
+    "node.spool": "the logs are open in the old spool",
+    "listen.zmq": "clients are connected to the old sockets",
+    "listen.http": "the socket was bound at the start",
+    "source.stdin": "standard input cannot be opened a second time",
+}
+_LOG_REMOVED = "writers and subscribers may be using the log; its files stay in the spool in any case"
+_SUBSCRIBER_REMOVED = (
+    "its unread records could be lost; remove it with `jlogctl subscriber remove LOG NAME` (a restart keeps it too)"
+)
+
+Action = Literal["add", "remove", "change"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference. `path` names it: ("listen", "http"), ("log", NAME), ("log", NAME, FIELD),
+    ("log", NAME, "subscribers", SUBSCRIBER) or ("source", KIND). `old` and `new` are the values, None where there is
+    none: text and numbers, a LogConfig, or the struct of a source. `reason` says why it is not applied."""
+
+    action: Action
+    path: tuple[str, ...]
+    old: Any = None
+    new: Any = None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        old, new = _shown(self.old), _shown(self.new)
+        what = path_text(self.path)
+        if self.action == "change":
+            text = f"{what}: {old} -> {new}"
+        else:
+            detail = new if self.action == "add" else old
+            text = f"{what}: {'added' if self.action == 'add' else 'removed'}{f' ({detail})' if detail else ''}"
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+def reload_plan(old: Config, new: Config) -> tuple[list[Change], list[Change]]:
+    """(changes to apply, changes that need a restart or a command, with the reason), each in an order safe to apply:
+    logs before what uses them, removals of sources before additions."""
+    changes = [*_table("node", old.node, new.node), *_table("listen", old.listen, new.listen)]
+    changes += _logs(old, new)
+    changes += _sources(old, new)
+    return [change for change in changes if not change.reason], [change for change in changes if change.reason]
+
+
+def _table(name: str, old: msgspec.Struct, new: msgspec.Struct) -> list[Change]:
+    return [
+        Change("change", (name, field), before, after, NEEDS_RESTART.get(f"{name}.{field}", ""))
+        for field in old.__struct_fields__
+        if (before := getattr(old, field)) != (after := getattr(new, field))
+    ]
+
+
+def _logs(old: Config, new: Config) -> list[Change]:
+    changes = [Change("add", ("log", name), None, log) for name, log in new.log.items() if name not in old.log]
+    for name, before in old.log.items():
+        after = new.log.get(name)
+        if after is None:
+            changes.append(Change("remove", ("log", name), before, None, _LOG_REMOVED))
+        elif after != before:
+            changes += _log(name, before, after)
+    return changes
+
+
+def _log(name: str, old: LogConfig, new: LogConfig) -> list[Change]:
+    changes = []
+    for field in old.__struct_fields__:
+        before, after = getattr(old, field), getattr(new, field)
+        if field != "subscribers" and before != after:
+            changes.append(Change("change", ("log", name, field), before, after, NEEDS_RESTART.get(f"log.{field}", "")))
+    path = ("log", name, "subscribers")
+    changes += [Change("add", (*path, added)) for added in new.subscribers if added not in old.subscribers]
+    changes += [
+        Change("remove", (*path, removed), reason=_SUBSCRIBER_REMOVED)
+        for removed in old.subscribers
+        if removed not in new.subscribers
+    ]
+    return changes
+
+
+def _sources(old: Config, new: Config) -> list[Change]:
+    removed, added = [], []
+    for kind in old.source.__struct_fields__:
+        reason = NEEDS_RESTART.get(f"source.{kind}", "")
+        before, after = list(getattr(old.source, kind)), list(getattr(new.source, kind))
+        for source in list(before):
+            if source in after:
+                before.remove(source)
+                after.remove(source)
+        removed += [Change("remove", ("source", kind), source, None, reason) for source in before]
+        added += [Change("add", ("source", kind), None, source, reason) for source in after]
+    return removed + added
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, LogConfig):
+        return ""
+    if isinstance(value, Size | Duration):
+        return f'"{value}"'
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(found_text(item) for item in value) + "]"
+    if isinstance(value, msgspec.Struct):
+        fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
+        return ", ".join(f"{name} = {_shown(item)}" for name, item in fields if item not in (None, "", (), []))
+    return found_text(value)

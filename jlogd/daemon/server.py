@@ -1,0 +1,462 @@
+"""The ZeroMQ side of the daemon: one thread that owns the socket and every session.
+
+    clients --door--> server thread --submit--> committer of the log        (batches are checked, never decoded)
+                          |  ^------ mailbox: outcomes of batches -------------'
+                          |  ^------ mailbox: deliveries, from the feeder's threads (delivery.py)
+                          '--------> desk: requests that touch a disk; their answers come by mailbox too (desk.py)
+
+The thread takes all that has arrived before it looks at anything else, so that batches of many producers meet in one
+commit; then it sends what is in the mailbox, acknowledgements to one client in one message. It never waits for a disk
+or for a client.
+
+What a client can cost is bounded, whatever it sends: batches under way and deliveries by the windows of `Limits`,
+requests by REQUESTS_MAX, what it does not read and what it sends at once by the door. What is not understood is
+answered, where an answer has an address, counted by reason, and forgotten.
+
+Locking: none; other threads reach this one through the mailbox only.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import zmq
+import zstandard
+
+from jlogd.daemon.delivery import Subscription
+from jlogd.daemon.desk import Desk
+from jlogd.daemon.door import Door, Incoming
+from jlogd.daemon.session import Logs, Served, Session
+from jlogd.errors import Closed, FormatError, JlogError, ProtocolError, SubscriberUnknown
+from jlogd.journal.batch import PLAIN, Batch, from_wire
+from jlogd.journal.types import Receipt
+from jlogd.wire import messages
+from jlogd.wire.mailbox import Mailbox
+from jlogd.wire.messages import COST_MIN, FromDaemon, Limits, NoSession, SlowDown
+
+_log = logging.getLogger("jlogd.server")
+
+# Batches under way of all clients together: with their copies in ZeroMQ, most of the memory the daemon ever needs.
+APPEND_BYTES_TOTAL = 64 << 20
+# Deliveries under way to all clients together. A new subscription gets a quarter of what is left of it at most, so that
+# it does not run out, and never less than the minimum.
+CREDIT_BYTES_TOTAL = 128 << 20
+CREDIT_BYTES_MIN = 64 << 10
+SESSIONS_MAX = 1024
+# Requests of one client that wait for the desk.
+REQUESTS_MAX = 64
+# Messages taken in before acknowledgements and deliveries have their turn.
+DRAIN_MESSAGES = 512
+# Acknowledgements in one message.
+ACKS_MAX = 1024
+# Producers of one client that were told to slow down.
+OWED_MAX = 1024
+# A client that is silent for so long is looked for: the connection of a process that died is gone.
+PROBE_SECONDS = 2.0
+SWEEP_SECONDS = 0.5
+# At the end: time for batches under way to be committed.
+CLOSE_SECONDS = 5.0
+
+
+class _Outcome:
+    """What became of a batch; made when it is submitted, called by the committer."""
+
+    __slots__ = ("cost", "id", "mail", "outcome", "session")
+
+    def __init__(self, mail: Mailbox[Mail], session: Session, id_: int, cost: int) -> None:
+        self.mail = mail
+        self.session = session
+        self.id = id_
+        self.cost = cost
+        self.outcome: Receipt | JlogError | None = None
+
+    def __call__(self, outcome: Receipt | JlogError) -> None:
+        self.outcome = outcome
+        self.mail.put(self)
+
+
+class _Letter:
+    """A message to a client, from another thread. `answers`: it is what a request at the desk waited for."""
+
+    __slots__ = ("answers", "control", "frame", "session")
+
+    def __init__(self, session: Session, message: FromDaemon, frame: bytes | None) -> None:
+        self.session = session
+        self.control = messages.encode(message)
+        self.frame = frame
+        self.answers = not isinstance(message, messages.Delivery | messages.End | messages.Ended)
+
+
+Mail = _Outcome | _Letter | Callable[[], None]
+
+
+class Server:
+    """Serves the logs of a daemon. `start` it, and `close` it before their committers; both from one thread.
+
+    `stats` and `current` may be called from any thread.
+    """
+
+    def __init__(
+        self, logs: Logs, addresses: Sequence[str], *, version: str = "", node: str = "", limits: Limits | None = None
+    ) -> None:
+        """Listens at once, so that a caller who may no more bind later can. Raises `UsageError`."""
+        self._logs = logs
+        self._version, self._node = version, node
+        self._limits = limits or Limits()
+        self._door = Door(addresses)
+        self._mail: Mailbox[Mail] = Mailbox()
+        self._desk = Desk(logs, self._post, self._post_begun, self._post_ended)
+        self._sessions: dict[bytes, Session] = {}
+        self._in_flight = 0
+        self._granted = 0
+        self._events: Counter[str] = Counter()
+        self._swept = 0.0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="jlogd server", daemon=True)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, with the ports the system chose."""
+        return list(self._door.addresses)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take in nothing more, answer what is under way, give all names up. A second call does nothing."""
+        if not self._closing:
+            self._closing = True
+            self._mail.wake()
+            if self._thread.is_alive():
+                self._thread.join()
+            else:
+                self._end()
+
+    def stats(self) -> dict[str, int]:
+        """What was counted since the start, by event; refusals and malformed messages by reason."""
+        return {**dict(self._events), **self._desk.feeder.counters}
+
+    def current(self) -> dict[str, int]:
+        """What there is at the moment."""
+        sessions = list(self._sessions.values())
+        return {
+            "sessions": len(sessions),
+            "subscriptions": sum(len(session.subscriptions) for session in sessions),
+            "append_bytes_in_flight": self._in_flight,
+            "credit_bytes_granted": self._granted,
+        }
+
+    # From other threads
+
+    def _post(self, session: Session, message: FromDaemon, frame: bytes | None) -> None:
+        self._mail.put(_Letter(session, message, frame))
+
+    def _post_begun(self, subscription: Subscription) -> None:
+        self._mail.put(lambda: self._begun(subscription))
+
+    def _post_ended(self, subscription: Subscription) -> None:
+        self._mail.put(lambda: self._ended(subscription))
+
+    # The thread
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._door.socket, zmq.POLLIN)
+        poller.register(self._mail.fileno(), zmq.POLLIN)
+        try:
+            while not self._closing:
+                if self._mail.arm():
+                    poller.poll(int(1000 * SWEEP_SECONDS))
+                self._guarded(self._receive)
+                self._guarded(self._send_mail)
+                self._guarded(self._sweep)
+        finally:
+            self._end()
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:  # whatever it is, the other clients are still to be served
+            self._events["internal_errors"] += 1
+            _log.exception("in the server's thread")
+
+    def _end(self) -> None:
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for session in list(self._sessions.values()):
+            for subscription in list(session.subscriptions.values()):
+                self._desk.feeder.remove(subscription)
+        while self._in_flight and time.monotonic() < deadline:
+            self._guarded(self._send_mail)
+            time.sleep(0.001)
+        self._desk.close()
+        self._guarded(self._send_mail)
+        self._door.close()
+        self._mail.close()
+
+    # Taking in
+
+    def _receive(self) -> None:
+        for _ in range(DRAIN_MESSAGES):
+            incoming = self._door.receive()
+            if incoming is None:
+                return
+            try:
+                self._handle(incoming)
+            except JlogError as error:
+                self._refuse_message(incoming, error)
+            except Exception:
+                self._events["internal_errors"] += 1
+                _log.exception("handling a message")
+                self._refuse_message(incoming, JlogError("the daemon failed; its own log says why"))
+
+    def _handle(self, incoming: Incoming) -> None:
+        identity, control, frames = incoming
+        if len(control) > messages.CONTROL_BYTES_MAX:
+            raise self._malformed("control_too_long", f"a control has {messages.CONTROL_BYTES_MAX} bytes at most")
+        try:
+            message = messages.decode_request(control)
+        except ProtocolError as error:
+            raise self._malformed("not_understood", str(error)) from None
+        session = self._sessions.get(identity)
+        if session is None:
+            if not isinstance(message, messages.Hello):
+                self._events["without_session"] += 1
+                raise NoSession("say hello first")
+            self._greet(identity, message)
+            return
+        session.heard = time.monotonic()
+        if isinstance(message, messages.Append):
+            if not frames:
+                raise self._malformed("frames", f"an append carries 1 to {messages.APPEND_BATCHES_MAX} batches")
+            self._append(session, message, frames)
+        elif frames or frames is None:
+            raise self._malformed("frames", "only an append carries batches")
+        else:
+            self._request(session, message)
+
+    def _malformed(self, reason: str, text: str) -> ProtocolError:
+        self._events[f"malformed_{reason}"] += 1
+        return ProtocolError(text)
+
+    def _refuse_message(self, incoming: Incoming, error: JlogError) -> None:
+        count = len(incoming.frames or ()) or 1
+        answer = messages.refused(messages.request_id(incoming.control), error, count)
+        self._door.send(incoming.identity, messages.encode(answer))
+
+    def _refuse(self, session: Session, id_: int, error: JlogError, count: int = 1) -> None:
+        self._events[f"refused_{error.code.replace('-', '_')}"] += count
+        self._send(session, messages.encode(messages.refused(id_, error, count)))
+
+    def _greet(self, identity: bytes, hello: messages.Hello) -> None:
+        if hello.protocol < messages.PROTOCOL_MIN:
+            raise ProtocolError(
+                f"this daemon speaks protocol {messages.PROTOCOL_MIN} to {messages.PROTOCOL}, "
+                f"the client {hello.protocol}: upgrade the client"
+            )
+        for session in [known for known in self._sessions.values() if known.client == hello.client]:
+            self._drop(session, "superseded")
+        if len(self._sessions) >= SESSIONS_MAX:
+            raise SlowDown(f"the daemon serves {SESSIONS_MAX} clients already")
+        session = Session(identity, hello.client, hello.note)
+        self._sessions[identity] = session
+        self._events["sessions"] += 1
+        protocol = min(hello.protocol, messages.PROTOCOL)
+        self._send(
+            session, messages.encode(messages.Welcome(hello.id, protocol, self._version, self._limits, self._node))
+        )
+
+    def _append(self, session: Session, message: messages.Append, frames: list[bytes | memoryview]) -> None:
+        try:
+            served = self._logs.get(message.log)
+        except JlogError as error:
+            self._refuse(session, message.id, error, len(frames))
+            return
+        for id_, frame in enumerate(frames, message.id):
+            try:
+                self._take(session, message.log, served, id_, frame)
+            except JlogError as error:
+                self._refuse(session, id_, error)
+
+    def _take(self, session: Session, log: str, served: Served, id_: int, frame: bytes | memoryview) -> None:
+        """Hand one batch to the log's committer. Raises why not."""
+        batch = self._checked(frame)
+        cost = max(batch.size, COST_MIN)
+        stream = (log, batch.producer)
+        owed = session.owed.get(stream) if session.owed else None
+        if owed is not None and batch.producer_from > owed:
+            raise SlowDown("an earlier batch of this producer was refused; send that one first")
+        mine, total = session.in_flight + cost, self._in_flight + cost
+        if (mine > self._limits.append_bytes and session.in_flight) or (total > APPEND_BYTES_TOTAL and self._in_flight):
+            self._owe(session, stream, batch)
+            raise SlowDown("too many batches are under way; wait for their answers")
+        try:
+            served.committer.submit(batch, _Outcome(self._mail, session, id_, cost))
+        except Closed as error:
+            self._owe(session, stream, batch)
+            raise SlowDown("the daemon is shutting down") from error
+        if owed is not None:
+            del session.owed[stream]
+        session.in_flight, self._in_flight = mine, total
+
+    def _owe(self, session: Session, stream: tuple[str, int], batch: Batch) -> None:
+        """Take no later batch of this producer before this one: the order is the producer's."""
+        if stream[1]:
+            session.owed[stream] = batch.producer_from
+            if len(session.owed) > OWED_MAX:
+                self._drop(session, "too_many_producers")
+
+    def _checked(self, frame: bytes | memoryview) -> Batch:
+        try:
+            batch = from_wire(frame)
+            if batch.producer and not 0 <= batch.producer_from < batch.producer_to:
+                raise FormatError("the producer's positions do not grow", offset=32)
+            declared = len(batch.body) if batch.codec == PLAIN else zstandard.frame_content_size(batch.body)
+            if declared != batch.raw_bytes:
+                raise FormatError("the body does not have the length its header claims", offset=16)
+        except (FormatError, zstandard.ZstdError) as error:
+            self._events["malformed_batch"] += 1
+            raise error if isinstance(error, FormatError) else FormatError(str(error)) from None
+        return batch
+
+    def _request(self, session: Session, message: messages.FromClient) -> None:
+        match message:
+            case messages.Credit():
+                subscription = session.subscriptions.get(message.sub)
+                if subscription is not None:
+                    self._desk.feeder.give_credit(subscription, message.bytes)
+            case messages.Ping():
+                self._send(session, messages.encode(messages.Pong(message.id)))
+            case messages.Bye():
+                self._drop(session, "left")
+            case messages.More():
+                subscription = self._subscription(session, message.sub)
+                self._desk.feeder.more(subscription, message.id, message.follow)
+            case messages.Hello():
+                raise self._malformed("second_hello", "this connection has a session already")
+            case _:
+                self._ask(session, message)
+
+    def _ask(self, session: Session, message: messages.FromClient) -> None:
+        if session.requests >= REQUESTS_MAX:
+            raise SlowDown(f"{REQUESTS_MAX} requests of this client wait already")
+        match message:
+            case messages.Checkpoint():
+                self._desk.checkpoint(self._subscription(session, message.sub), message)
+            case messages.Unsubscribe():
+                subscription = self._subscription(session, message.sub)
+                subscription.unsubscribe = message.id
+                self._release(session, subscription)
+            case messages.Subscribe():
+                self._subscribe(session, message)
+            case _:
+                self._desk.ask(session, message)
+        session.requests += 1
+
+    def _subscription(self, session: Session, id_: int) -> Subscription:
+        found = session.subscriptions.get(id_)
+        if found is None:
+            raise SubscriberUnknown(f"there is no subscription {id_}; it may have ended")
+        return found
+
+    def _subscribe(self, session: Session, message: messages.Subscribe) -> None:
+        if message.id in session.subscriptions:
+            raise self._malformed("id_reused", f"subscription {message.id} exists already")
+        if len(session.subscriptions) >= self._limits.subscriptions:
+            raise SlowDown(f"a client may have {self._limits.subscriptions} subscriptions")
+        holder = self._desk.holder(message.log, message.name) if message.name else None
+        if holder is not None and holder is not session:
+            self._probe(holder)
+        self._desk.ask(session, message)
+
+    def _begun(self, subscription: Subscription) -> None:
+        session = subscription.session
+        session.requests -= 1
+        left = (CREDIT_BYTES_TOTAL - self._granted) // 4
+        most = min(self._limits.credit_bytes, max(CREDIT_BYTES_MIN, left))
+        subscription.window = subscription.credit = min(subscription.credit, most)
+        self._granted += subscription.window
+        session.subscriptions[subscription.id] = subscription
+        answer = messages.Subscribed(subscription.id, subscription.skip_to, subscription.window)
+        self._send(session, messages.encode(answer))
+        self._desk.feeder.add(subscription)
+        if not session.alive:
+            self._release(session, subscription)
+
+    def _release(self, session: Session, subscription: Subscription) -> None:
+        session.subscriptions.pop(subscription.id, None)
+        self._desk.feeder.remove(subscription)
+
+    def _ended(self, subscription: Subscription) -> None:
+        subscription.session.subscriptions.pop(subscription.id, None)
+        self._granted -= subscription.window
+
+    # Sending
+
+    def _send_mail(self) -> None:
+        acks: dict[Session, list[messages.Ack]] = {}
+        for mail in self._mail.take():
+            if isinstance(mail, _Outcome):
+                self._outcome(mail, acks)
+            elif isinstance(mail, _Letter):
+                mail.session.requests -= mail.answers
+                self._send(mail.session, mail.control, mail.frame)
+            else:
+                mail()
+        for session, found in acks.items():
+            self._send_acks(session, found)
+
+    def _outcome(self, mail: _Outcome, acks: dict[Session, list[messages.Ack]]) -> None:
+        session, outcome = mail.session, mail.outcome
+        session.in_flight -= mail.cost
+        self._in_flight -= mail.cost
+        if isinstance(outcome, Receipt):
+            found = acks.setdefault(session, [])
+            found.append(messages.Ack(mail.id, outcome.first, outcome.count, outcome.duplicate))
+            if len(found) < ACKS_MAX:
+                return
+        self._send_acks(session, acks.pop(session, []))
+        if isinstance(outcome, JlogError):
+            self._refuse(session, mail.id, outcome)
+
+    def _send_acks(self, session: Session, acks: list[messages.Ack]) -> None:
+        if acks:
+            self._events["acks"] += len(acks)
+            self._send(session, messages.encode(messages.Acks(acks)))
+
+    def _send(self, session: Session, control: bytes, frame: bytes | None = None) -> None:
+        if session.alive:
+            sent = self._door.send(session.identity, control, frame)
+            if sent != "sent":
+                self._drop(session, sent)
+
+    # Sessions
+
+    def _probe(self, session: Session) -> None:
+        """Notice that a client is gone: ZeroMQ knows it when something is sent."""
+        self._send(session, messages.encode(messages.Pong()))
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        if now - self._swept < SWEEP_SECONDS:
+            return
+        self._swept = now
+        for session in list(self._sessions.values()):
+            silent = now - session.heard
+            if silent > self._limits.session_seconds:
+                self._drop(session, "expired")
+            elif silent > PROBE_SECONDS:
+                self._probe(session)
+
+    def _drop(self, session: Session, why: str) -> None:
+        """End a session: its names are free, its batches under way are committed and not answered."""
+        if session.alive:
+            session.alive = False
+            self._events[f"sessions_{why}"] += 1
+            self._sessions.pop(session.identity, None)
+            for subscription in list(session.subscriptions.values()):
+                self._release(session, subscription)

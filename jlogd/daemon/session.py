@@ -1,0 +1,57 @@
+"""What the server knows of one client, from its hello to its silence; and the log a request is about.
+
+A session belongs to the server's thread. Other threads hold on to it only to say whom an answer is for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from jlogd.journal.journal import Journal
+from jlogd.journal.types import Settings
+from jlogd.writer.committer import Committer
+
+if TYPE_CHECKING:
+    from jlogd.daemon.delivery import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A log the daemon has open."""
+
+    journal: Journal
+    committer: Committer
+
+
+class Logs(Protocol):
+    """The logs of the daemon. Methods may be called from any thread."""
+
+    def names(self) -> list[str]:
+        """Names of all logs, sorted."""
+
+    def get(self, name: str) -> Served:
+        """An open log; at once, without touching a disk. Raises `LogNotFound`."""
+
+    def create(self, name: str, settings: Settings | None, subscribers: Sequence[str]) -> Served:
+        """Make a log and open it; None means the settings of the configuration. Raises `LogExists`, `UsageError`."""
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """One client. `in_flight` counts bytes (see `COST_MIN`) of batches that are not answered yet.
+
+    `owed`: a batch of this log and producer was refused for now, and no later one is taken before it: where it starts.
+    """
+
+    identity: bytes
+    client: str
+    note: str
+    alive: bool = True
+    heard: float = field(default_factory=time.monotonic)
+    in_flight: int = 0
+    requests: int = 0
+    subscriptions: dict[int, Subscription] = field(default_factory=dict)
+    owed: dict[tuple[str, int], int] = field(default_factory=dict)
