@@ -162,12 +162,12 @@ class Writer:
                 self._changed.wait(left)
             self._raise_error()
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Flush, then let go of the log. Raises what `flush` raises; a second call does nothing."""
         if self._closed or self._process != os.getpid():
             return
         try:
-            self.flush()
+            self.flush(timeout)
         finally:
             with self._changed:
                 self._closed = True

@@ -1,0 +1,45 @@
+"""`jlogctl`: everything one does to a log, local or served by a daemon."""
+
+from __future__ import annotations
+
+import click
+
+from jlogd.cli import errors
+from jlogd.cli.append import append
+from jlogd.cli.check import check
+from jlogd.cli.create import create
+from jlogd.cli.errors import Commands
+from jlogd.cli.listing import list_
+from jlogd.cli.params import CONTEXT, version_option
+from jlogd.cli.stat import stat
+from jlogd.cli.subscriber import subscriber
+from jlogd.cli.tail import tail
+
+
+@click.group("jlogctl", cls=Commands, context_settings=CONTEXT, no_args_is_help=True)
+@version_option
+def cli() -> None:
+    """Make, fill, read and watch durable logs.
+
+    LOG is a directory (var/spool/mainlog) or an address (tcp://127.0.0.1:5140/mainlog, ipc:///run/jlogd.sock/mainlog).
+    Exit codes: 0 done, 1 nothing found or not healthy, 2 wrong usage, 3 failed.
+
+    \b
+    Examples:
+      jlogctl create var/spool/mainlog --subscriber master
+      jlogctl append var/spool/mainlog /var/log/syslog
+      jlogctl tail var/spool/mainlog
+    """
+
+
+for command in (create, append, tail, subscriber, stat, list_, check):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point."""
+    errors.run(cli.main, "jlogctl")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`jlogd`: the daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from jlogd.cli import errors
+from jlogd.cli.errors import Commands
+from jlogd.cli.output import say
+from jlogd.cli.params import CONTEXT, version_option
+from jlogd.cli.units import counted
+from jlogd.errors import UsageError
+
+# Read when it is there and no other file is named.
+CONFIG_DEFAULT = Path("jlogd.toml")
+
+
+@click.group("jlogd", cls=Commands, context_settings=CONTEXT, no_args_is_help=True)
+@version_option
+def cli() -> None:
+    """The daemon: takes log lines in, keeps them in durable logs, serves them to subscribers.
+
+    Exit codes: 0 done, 1 nothing found or not healthy, 2 wrong usage, 3 failed.
+
+    \b
+    Examples:
+      jlogd run --config /etc/jlogd/jlogd.toml
+    """
+
+
+@cli.command("run")
+@click.option("--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="The configuration.")
+def run(config: Path | None) -> int:
+    """Run the daemon until SIGTERM or Ctrl-C.
+
+    SIGHUP reads the configuration again. Without --config it runs on built-in defaults: the spool under ./var, syslog
+    on 127.0.0.1:5514, ZeroMQ on 127.0.0.1:5140, metrics and health on 127.0.0.1:5180.
+
+    \b
+    Examples:
+      jlogd run
+      jlogd run --config /etc/jlogd/jlogd.toml
+    """
+    from jlogd.daemon import daemon
+
+    return daemon.run(config)
+
+
+@cli.command("check-config")
+@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+def check_config(file: Path | None) -> None:
+    """Read a configuration, tell every mistake in it.
+
+    Each mistake is told with line, field, what was found and what is accepted. FILE is ./jlogd.toml by default.
+
+    \b
+    Examples:
+      jlogd check-config /etc/jlogd/jlogd.toml
+    """
+    from jlogd.daemon.config import load
+
+    if file is None and not CONFIG_DEFAULT.exists():
+        raise UsageError(f"there is no {CONFIG_DEFAULT} here; name the file: jlogd check-config FILE")
+    path = file or CONFIG_DEFAULT
+    config = load(path)
+    sources = sum(1 for _ in config.all_sources())
+    say(f"{path} is right: node {config.node.name}, {counted(len(config.log), 'log')}, {counted(sources, 'source')}")
+
+
+def main() -> None:
+    """Entry point."""
+    errors.run(cli.main, "jlogd")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""`jlogctl list`: the logs of a spool or of a daemon."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from jlogd.cli import targets, units
+from jlogd.cli.errors import DONE, NOT_FOUND
+from jlogd.cli.output import print_json, say, show, table, warn
+from jlogd.cli.params import Target, json_option
+from jlogd.cli.stat import health
+from jlogd.errors import JlogError
+from jlogd.journal.types import LogStat
+
+_COLUMNS = ("LOG", "RECORDS", "NEXT", "SIZE", "SEGMENTS", "NEWEST", "SUBSCRIBERS (LAG)")
+
+
+@click.command("list", no_args_is_help=True)
+@click.argument("place", metavar="SPOOL", type=Target())
+@json_option
+def list_(place: str, as_json: bool) -> int:
+    """List the logs of a spool or a daemon.
+
+    SPOOL is a directory of logs or the address of a daemon. Exit code 1: there are none, or one cannot be read.
+
+    \b
+    Examples:
+      jlogctl list var/spool
+      jlogctl list tcp://127.0.0.1:5140 --json
+    """
+    stats: list[LogStat] = []
+    code = DONE
+    for target in targets.logs_at(place):
+        try:
+            with targets.open_log(target) as log:
+                stats.append(log.stat())
+        except (JlogError, OSError) as error:
+            # One broken log must not hide the others.
+            warn(f"warning: {target}: {error}")
+            code = NOT_FOUND
+    if as_json:
+        print_json(stats)
+    elif stats:
+        show(table(_COLUMNS, [_row(stat) for stat in stats]))
+    elif code == DONE:
+        say(f"there are no logs in {place}; make one: jlogctl create {place.rstrip('/')}/NAME")
+    for stat in stats:
+        for trouble in health(stat)[0] if not as_json else ():
+            warn(f"warning: {stat.name}: {trouble}")
+    return code if stats else NOT_FOUND
+
+
+def _row(stat: LogStat) -> tuple[str, ...]:
+    records = stat.next - stat.first
+    newest = (
+        f"{units.format_duration(max(time.time() - stat.newest_time, 0))} ago" if records and stat.newest_time else "-"
+    )
+    followers = ", ".join(f"{one.name} ({units.format_count(one.lag_records)})" for one in stat.subscribers)
+    return (
+        stat.name,
+        units.format_count(records),
+        units.format_count(stat.next),
+        units.format_size(stat.bytes),
+        units.format_count(stat.segments),
+        newest,
+        followers or "-",
+    )

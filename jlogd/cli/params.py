@@ -1,0 +1,93 @@
+"""The options that commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from jlogd import __version__
+from jlogd.cli import units
+from jlogd.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class Word(click.ParamType):
+    """A value read by a function of `units`; its `UsageError` names the option."""
+
+    def __init__(self, name: str, read: Callable[[str], object]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._read(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Target(click.ParamType):
+    """A directory or an address, as text; the shell completes directories."""
+
+    name = "log"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="dir")]
+
+
+SIZE = Word("size", units.size)
+DURATION = Word("duration", units.duration)
+START = Word("start", units.parse_start)
+StartWord = str | int | datetime
+
+log_argument = click.argument("target", metavar="LOG", type=Target())
+logs_argument = click.argument("targets_", metavar="LOG...", type=Target(), nargs=-1, required=True)
+json_option = click.option("--json", "as_json", is_flag=True, help="Exact numbers, one JSON object a line.")
+
+
+def start_option(flag: str, default: str | None, text: str) -> Callable[[F], F]:
+    """An option that names a place in a log."""
+    return click.option(
+        flag, "start", type=START, metavar="PLACE", default=default, show_default=bool(default), help=text
+    )
+
+
+def caps_options(command: F) -> F:
+    """How far a subscriber may fall behind."""
+    for option in reversed(
+        (
+            click.option(
+                "--max-lag-bytes", type=SIZE, metavar="SIZE", help="Cap on how many bytes a subscriber may lag."
+            ),
+            click.option(
+                "--max-lag-age", type=DURATION, metavar="TIME", help="Cap on the age of what a subscriber lags."
+            ),
+            click.option(
+                "--on-full",
+                type=click.Choice(["block", "drop-oldest"]),
+                help="At the cap: refuse appends, or let the oldest records go (default block).",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    click.echo(f"{ctx.info_name} {__version__}")
+    ctx.exit()
+
+
+version_option = click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)

@@ -1,0 +1,196 @@
+"""The daemon: the parts put together, and the life of the process.
+
+    sources (inputs.py) --writers--> committers --> journals (logs.py) <--cursors-- server (server.py) <--> clients
+                                                        |
+                                                 http (metrics, health)
+
+Start: logs, then listeners, then sources; so whoever can connect is served. Stop: sources, then the server, then the
+logs; so nothing that was taken in is left behind.
+
+The main thread waits for signals: SIGTERM and SIGINT end the daemon, SIGHUP reads the configuration again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from jlogd import __version__
+from jlogd.daemon.config import Config, load
+from jlogd.daemon.defaults import DEFAULT_ORIGIN, default_config, paste_lines
+from jlogd.daemon.http import HttpServer
+from jlogd.daemon.inputs import Inputs
+from jlogd.daemon.logs import SpoolLogs
+from jlogd.daemon.metrics import JlogdCollector, make_registry
+from jlogd.daemon.notify import Notifier
+from jlogd.daemon.reload import Change, reload_plan
+from jlogd.daemon.server import Server
+from jlogd.errors import ConfigError, JlogError
+
+_log = logging.getLogger("jlogd")
+
+# How often the main thread says that it is alive when nobody asks for a shorter interval.
+TICK_SECONDS = 5.0
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+class Daemon:
+    """All parts of a running daemon. `start` it and `stop` it from one thread."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises `ConfigError` and other `JlogError`s that prevent a start; nothing runs yet."""
+        self.config = config
+        self._ready = False
+        self._collector = JlogdCollector(
+            logs=lambda: self.logs.stats(),
+            sources=lambda: self.inputs.stats(),
+            wire=lambda: self.server.stats(),
+            wire_now=lambda: self.server.current(),
+            version=__version__,
+            node=config.node.name,
+            subcluster=config.node.subcluster,
+        )
+        _make_spool(config.spool)
+        self.logs = SpoolLogs(config.spool, lambda name: self._collector.sync_times(name).observe)
+        self.inputs = Inputs(self.logs)
+        self.http: HttpServer | None = None
+        try:
+            self.server = Server(self.logs, config.listen.zmq, version=__version__, node=config.node.name)
+            if config.http is not None:
+                self.http = HttpServer(
+                    config.http,
+                    metrics=make_registry(self._collector),
+                    health=self.problems,
+                    ready=lambda: [] if self._ready else ["the daemon is starting or stopping"],
+                    stat=self.logs.stats,
+                )
+        except BaseException:
+            self._close()
+            raise
+
+    def start(self) -> None:
+        """Open the logs, listen, take records. Raises what prevents it, having stopped again."""
+        try:
+            for name, log in self.config.log.items():
+                self.logs.ensure(name, log.settings, log.subscribers)
+            self.logs.open_found()
+            self.server.start()
+            if self.http is not None:
+                self.http.start()
+            self.inputs.start_all(self.config)
+        except BaseException:
+            self.stop()
+            raise
+        self._ready = True
+
+    def stop(self) -> None:
+        """Make durable what was taken in, and let go of everything. A second call does nothing."""
+        self._ready = False
+        self.inputs.stop_all()
+        self._close()
+
+    def problems(self) -> list[str]:
+        """What is wrong, in words; nothing when all is well."""
+        found = [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
+        return found + self.inputs.problems()
+
+    def reload(self, config: Config) -> tuple[list[Change], list[Change]]:
+        """Apply what can be applied while running; the changes that were, and those that were not, with the reason.
+
+        Raises `JlogError` or OSError when a change that could be applied failed; those before it stay applied.
+        """
+        applied, left = reload_plan(self.config, config)
+        self.inputs.stop_missing(config)
+        for name, log in config.log.items():
+            self.logs.ensure(name, log.settings, log.subscribers)
+        self.inputs.start_all(config)
+        self.config = config
+        return applied, left
+
+    def _close(self) -> None:
+        if hasattr(self, "server"):
+            self.server.close()
+        self.logs.close()
+        if self.http is not None:
+            self.http.close()
+
+
+def run(path: Path | None) -> int:
+    """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot start."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    config = load(path) if path is not None else default_config()
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        signals.put(number)
+
+    for number in (*_ENDING, signal.SIGHUP):
+        signal.signal(number, note)
+    notifier = Notifier()
+    daemon = Daemon(config)
+    daemon.start()
+    _announce(daemon, path)
+    notifier.ready(f"{len(daemon.logs.names())} logs in {config.spool}")
+    try:
+        _wait(daemon, path, signals, notifier)
+    finally:
+        notifier.stopping()
+        daemon.stop()
+    _log.info("stopped; everything taken in is durable")
+    return 0
+
+
+def _wait(daemon: Daemon, path: Path | None, signals: queue.SimpleQueue[int], notifier: Notifier) -> None:
+    """Serve until a signal ends it."""
+    while True:
+        try:
+            number = signals.get(timeout=notifier.watchdog_interval or TICK_SECONDS)
+        except queue.Empty:
+            notifier.watchdog()
+            continue
+        if number in _ENDING:
+            _log.info("%s: stopping", signal.Signals(number).name)
+            return
+        notifier.reloading()
+        _reload(daemon, path)
+        notifier.ready()
+
+
+def _reload(daemon: Daemon, path: Path | None) -> None:
+    """Read the configuration again; a wrong one changes nothing."""
+    if path is None:
+        _log.warning("SIGHUP: nothing to read again, the daemon runs on the %s", DEFAULT_ORIGIN)
+        return
+    try:
+        applied, left = daemon.reload(load(path))
+    except (JlogError, OSError) as error:
+        _log.error("SIGHUP: %s", error)
+        return
+    for change in applied:
+        _log.info("SIGHUP: applied %s", change)
+    for change in left:
+        _log.warning("SIGHUP: not applied %s", change)
+    if not applied and not left:
+        _log.info("SIGHUP: %s has not changed", path)
+
+
+def _make_spool(spool: Path) -> None:
+    try:
+        spool.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"node.spool: cannot make {spool}: {error.strerror}; choose another directory") from None
+
+
+def _announce(daemon: Daemon, path: Path | None) -> None:
+    where = path if path is not None else DEFAULT_ORIGIN
+    _log.info("jlogd %s runs node %s on %s", __version__, daemon.config.node.name, where)
+    _log.info("spool %s, listening on %s", daemon.config.spool, ", ".join(daemon.server.addresses) or "no address")
+    if path is None or sys.stdout.isatty():
+        print("\nPaste these in another terminal:\n", flush=True)
+        for line in paste_lines(daemon.config):
+            print(f"  {line}", flush=True)
+        print("\nCtrl-C stops the daemon.\n", flush=True)

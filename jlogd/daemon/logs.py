@@ -1,0 +1,108 @@
+"""The logs a daemon has open: one journal and one committer each.
+
+All logs of the spool are opened at the start, those of the configuration and those that were made otherwise, so that a
+request never waits for a recovery. Locking: `_mutex` guards the table; opening and making logs holds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jlogd.daemon.session import Served
+from jlogd.errors import JlogError, LogNotFound, SubscriberExists
+from jlogd.journal.journal import Journal
+from jlogd.journal.layout import Layout
+from jlogd.journal.types import NAME, LogStat, Settings, check_name
+from jlogd.writer.committer import Committer
+from jlogd.writer.local import LocalSink
+from jlogd.writer.writer import Writer
+
+_log = logging.getLogger("jlogd.logs")
+
+ObserveSync = Callable[[float], None]
+
+
+class SpoolLogs:
+    """The logs of one spool directory. Methods may be called from any thread."""
+
+    def __init__(self, spool: Path, observer: Callable[[str], ObserveSync]) -> None:
+        """`observer` gives, for the name of a log, what is told the seconds of its syncs."""
+        self.spool = spool
+        self._observer = observer
+        self._mutex = threading.Lock()
+        self._served: dict[str, Served] = {}
+
+    def open_found(self) -> None:
+        """Open every log that lies in the spool. One that cannot be opened is told and left out."""
+        for path in sorted(self.spool.iterdir()):
+            if NAME.fullmatch(path.name) and Layout(path).meta.exists() and path.name not in self._served:
+                try:
+                    self._open(path.name)
+                except (JlogError, OSError) as error:
+                    _log.error("%s is not served: %s", path, error)
+
+    def ensure(self, name: str, settings: Settings, subscribers: Sequence[str]) -> Served:
+        """Open a log with these settings and at least these subscribers, making it when it is not there."""
+        if not Layout(self.spool / name).meta.exists():
+            return self.create(name, settings, subscribers)
+        served = self._served.get(name) or self._open(name)
+        served.journal.configure(settings)
+        for subscriber in set(subscribers) - set(served.journal.subscriber_names()):
+            self.add_subscriber(name, subscriber)
+        return served
+
+    def add_subscriber(self, name: str, subscriber: str) -> None:
+        """Add a subscriber that the configuration names, at the oldest record, unless it is there."""
+        try:
+            self.get(name).journal.add_subscriber(subscriber, "begin")
+        except SubscriberExists:
+            return
+        _log.info("%s: added subscriber %s", name, subscriber)
+
+    def names(self) -> list[str]:
+        """Names of all logs, sorted."""
+        return sorted(self._served)
+
+    def get(self, name: str) -> Served:
+        """Raises `LogNotFound`."""
+        served = self._served.get(name)
+        if served is None:
+            there = ", ".join(self.names()) or "none"
+            raise LogNotFound(f"this daemon has no log {name}; there are: {there}")
+        return served
+
+    def create(self, name: str, settings: Settings | None, subscribers: Sequence[str]) -> Served:
+        """Make a log and open it. Raises `LogExists`, `UsageError`."""
+        check_name("log", name)
+        Journal.create(self.spool / name, settings or Settings(), subscribers)
+        _log.info("made log %s", self.spool / name)
+        return self._open(name)
+
+    def writer(self, name: str) -> Writer:
+        """A writer that waits while the log is full: what a source gets."""
+        served = self.get(name)
+        sink = LocalSink(served.committer, lambda: None)
+        return Writer(sink, compression=served.journal.settings.compression, on_full="wait")
+
+    def stats(self) -> list[LogStat]:
+        """All logs as they are now."""
+        return [served.journal.stat() for served in list(self._served.values())]
+
+    def close(self) -> None:
+        """Commit what is queued, then close all logs."""
+        with self._mutex:
+            for served in self._served.values():
+                served.committer.close()
+                served.journal.close()
+            self._served.clear()
+
+    def _open(self, name: str) -> Served:
+        with self._mutex:
+            if name not in self._served:
+                journal = Journal.open(self.spool / name)
+                journal.on_sync(self._observer(name))
+                self._served[name] = Served(journal, Committer(journal))
+            return self._served[name]
