@@ -312,7 +312,7 @@ class Appender:
         seed = self._view.seed
         buffers: list[Buffer] = list(flatten.from_iterable((batch.header(seed), batch.body) for batch in stamped))
         written = write_all(tail.file, buffers)
-        tail.head = replace(head, written=head.written + written, next=following, append_time=now)
+        tail.head = head.advanced(written, following, now)
         try:
             self._settle(tail)
         except OSError:
@@ -326,7 +326,7 @@ class Appender:
         """Sync if the policy says so, then publish."""
         interval = sync_interval_ms(self.settings.durability)
         if interval is None:
-            tail.head = replace(tail.head, durable=tail.head.written, visible=tail.head.next)
+            tail.head = tail.head.all_visible()
         elif (time.monotonic() - self._synced_at) * 1000 >= interval:
             self._sync(tail)
         self._publish(tail, tail.head)
@@ -337,7 +337,7 @@ class Appender:
         self._synced_at = time.monotonic()
         self.sync_seconds(self._synced_at - started)
         self.counters["syncs"] += 1
-        tail.head = replace(tail.head, durable=tail.head.written, visible=tail.head.next)
+        tail.head = tail.head.all_visible()
 
     def _publish(self, tail: Tail, head: Head, *, sync: bool = False) -> None:
         owner = self._owner()

@@ -18,6 +18,7 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -193,12 +194,22 @@ class PosixDisk:
         return acquire(path, shared=shared, wait=wait, note=note)
 
     def host(self) -> str:
-        with suppress(OSError):
-            return Path("/etc/machine-id").read_text().strip() or socket.gethostname()
-        return socket.gethostname()
+        return _host()
 
     def boot(self) -> str:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return _boot()
+
+
+@cache
+def _host() -> str:
+    with suppress(OSError):
+        return Path("/etc/machine-id").read_text().strip() or socket.gethostname()
+    return socket.gethostname()
+
+
+@cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def read_all(disk: Disk, path: Path) -> bytes:

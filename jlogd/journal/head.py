@@ -79,6 +79,20 @@ class Head:
         """Readable bytes in the life of the log."""
         return self.bytes_before + self.durable
 
+    def advanced(self, written: int, following: int, append_time: int) -> Head:
+        """The head after `written` more bytes, whose batches end before record `following`."""
+        return Head(
+            self.epoch, self.segment, self.written + written, self.durable, following, self.visible,
+            self.bytes_before, append_time, self.boot,
+        )  # fmt: skip
+
+    def all_visible(self) -> Head:
+        """The head once everything written may be read."""
+        return Head(
+            self.epoch, self.segment, self.written, self.written, self.next, self.next,
+            self.bytes_before, self.append_time, self.boot,
+        )  # fmt: skip
+
     def encode(self) -> bytes:
         return _HEAD.pack(
             self.epoch, self.segment.epoch, self.segment.first, self.written, self.durable, self.next, self.visible,

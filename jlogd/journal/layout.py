@@ -19,7 +19,6 @@ from __future__ import annotations
 import re
 import time
 import uuid as uuids
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -45,43 +44,19 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     crc: int = 0
 
 
-@dataclass(frozen=True)
 class Layout:
     """Paths of one log's files."""
 
-    root: Path
-
-    @property
-    def name(self) -> str:
-        return self.root.name
-
-    @property
-    def meta(self) -> Path:
-        return self.root / "log.json"
-
-    @property
-    def owner(self) -> Path:
-        return self.root / "owner"
-
-    @property
-    def owner_lock(self) -> Path:
-        return self.root / "owner.lock"
-
-    @property
-    def append_lock(self) -> Path:
-        return self.root / "append.lock"
-
-    @property
-    def prune_lock(self) -> Path:
-        return self.root / "prune.lock"
-
-    @property
-    def floor(self) -> Path:
-        return self.root / "floor"
-
-    @property
-    def subscribers(self) -> Path:
-        return self.root / SUBSCRIBERS
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = root.name
+        self.meta = root / "log.json"
+        self.owner = root / "owner"
+        self.owner_lock = root / "owner.lock"
+        self.append_lock = root / "append.lock"
+        self.prune_lock = root / "prune.lock"
+        self.floor = root / "floor"
+        self.subscribers = root / SUBSCRIBERS
 
     def head(self, epoch: int) -> Path:
         return self.root / f"head-{epoch:08d}"

@@ -75,6 +75,8 @@ class SlotFile:
         self._kind = kind
         self._hint = hint
         self._durable: int | None = None
+        self._seen = b""
+        self._payload: bytes | None = None
         self.generation = 0
 
     @classmethod
@@ -90,27 +92,33 @@ class SlotFile:
     def read(self) -> bytes | None:
         """The newest valid payload; None when neither slot is valid."""
         for _ in range(_READ_TRIES):
-            valid = self._slots()
+            data = self._file.pread(STRIDE + SLOT_BYTES, 0)
+            if data == self._seen:  # what every commit of a lone writer finds
+                return self._payload
+            valid = self._slots(data)
             if valid:
                 generation, payload, slot = max(valid)
                 if generation != self.generation:
                     self._durable = slot if self._hint else None
                     self.generation = generation
+                self._seen, self._payload = data, payload
                 return payload
         return None
 
     def write(self, payload: bytes, *, sync: bool = False) -> None:
         """Make `payload` the state; with `sync`, durably."""
         target = self._spare()
-        self._file.pwrite(encode_slot(self._kind, self.generation + 1, payload), target * STRIDE)
+        slot = encode_slot(self._kind, self.generation + 1, payload)
+        self._file.pwrite(slot, target * STRIDE)
         self.generation += 1
+        self._remember(target, slot, payload)
         if sync:
             self.sync()
 
     def sync(self) -> None:
         """Make the state that was last written durable."""
         self._file.sync()
-        valid = self._slots()
+        valid = self._slots(self._file.pread(STRIDE + SLOT_BYTES, 0))
         self._durable = max(valid)[2] if valid else None
 
     def replaced(self) -> bool:
@@ -125,8 +133,13 @@ class SlotFile:
             self.sync()
         return 1 if self._durable is None or self._durable == 0 else 0
 
-    def _slots(self) -> list[tuple[int, bytes, int]]:
-        data = self._file.pread(STRIDE + SLOT_BYTES, 0)
+    def _remember(self, target: int, slot: bytes, payload: bytes) -> None:
+        if self._seen:
+            start = target * STRIDE
+            self._seen = b"".join((self._seen[:start], slot, self._seen[start + SLOT_BYTES :]))
+            self._payload = payload
+
+    def _slots(self, data: bytes) -> list[tuple[int, bytes, int]]:
         parts = ((0, data[:SLOT_BYTES]), (1, data[STRIDE:]))
         found = [(slot, decode_slot(part, self._kind)) for slot, part in parts]
         return [(state[0], state[1], slot) for slot, state in found if state is not None]
