@@ -12,8 +12,6 @@ with jlogd.open("var/spool/mainlog") as log:            # or "tcp://127.0.0.1:51
         batch.checkpoint()
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from jlogd.errors import (
     Closed,
     ConfigError,
@@ -43,10 +41,7 @@ from jlogd.log import Log, create, open
 from jlogd.subscriber.subscriber import Subscriber
 from jlogd.writer.writer import Writer
 
-try:
-    __version__ = version("jlogd")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0.1.0"
+__version__ = "0.1.0"
 
 __all__ = [
     "Batch",

@@ -237,28 +237,30 @@ class Appender:
         while len(outcomes) < len(batches):
             left = batches[len(outcomes) :]
             try:
-                self._check_room(left)
-                outcomes += self._append_piece(left)
+                outcomes += self._append_piece(self._admitted(left))
             except OSError as error:
                 return outcomes + [self._refuse(error)] * len(left)
             except JlogError as error:
                 return outcomes + [error] * len(left)
         return outcomes
 
-    def _check_room(self, batches: list[Batch]) -> None:
+    def _admitted(self, batches: list[Batch]) -> list[Batch]:
+        """As many of the batches as may be appended now: each that starts below the lowest cap that blocks."""
         head = self._current.head
-        ahead = head.bytes_before + head.written + sum(batch.size for batch in batches)
-        if ahead <= self._room_until:
-            return
-        limit, name = self._room(head)
-        if ahead > limit:
-            self.counters["refused_full"] += len(batches)
-            raise LogFull(
-                f"{self._view.layout.name}: subscriber {name} has fallen behind its cap and its policy is to block; "
-                "start its consumer, raise the cap, or remove the subscriber"
-            )
-        # Another process may add a subscriber or a cap: look again after another segment at the latest.
-        self._room_until = min(limit, ahead + self.settings.segment_bytes)
+        start = head.bytes_before + head.written
+        end = start + sum(batch.size for batch in batches)
+        if end > self._room_until:
+            limit, name = self._room(head)
+            # Another process may add a subscriber or a cap: look again after another segment at the latest.
+            self._room_until = min(limit, end + self.settings.segment_bytes)
+            if start >= limit:
+                self.counters["refused_full"] += len(batches)
+                raise LogFull(
+                    f"{self._view.layout.name}: subscriber {name} has fallen behind its cap and its policy is to "
+                    "block; start its consumer, raise the cap, or remove the subscriber"
+                )
+        starts = accumulate((batch.size for batch in batches), initial=start)
+        return [batch for batch, at in zip(batches, starts, strict=False) if at < self._room_until]
 
     def _append_piece(self, batches: list[Batch]) -> list[Outcome]:
         """Append the first of the batches, as many as one segment takes, trying a second time in a new segment."""

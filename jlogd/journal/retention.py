@@ -1,8 +1,8 @@
 """What may go, and what must wait: pruning, and the caps on how far a subscriber may fall behind.
 
 A segment is pruned when every subscriber has passed it. A subscriber whose policy is `drop-oldest` counts as having
-passed what lies beyond its cap; one whose policy is `block` stops appends at its cap. A log without subscribers
-keeps everything, up to the caps of its settings.
+passed what lies beyond its cap; one whose policy is `block` stops appends once it has reached its cap. A log without
+subscribers keeps everything, up to the caps of its settings.
 
 Order: the positions that allow it are synced, then the floor says what goes, durably, then the files go. So a missing
 segment below the floor is normal, and one above it is damage.

@@ -13,9 +13,11 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal
 
@@ -48,9 +50,9 @@ RETRY_SECONDS = 0.1
 OnFull = Literal["raise", "wait"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Sent:
-    """A batch under way, and the receipts that wait for it: where in the batch, and for whom."""
+    """A batch that is not settled, and the receipts that wait for it: where in the batch, and for whom."""
 
     batch: Batch
     futures: list[tuple[int, Future[Receipt]]]
@@ -79,7 +81,11 @@ class Writer:
         """
         self._sink = sink
         self._producer = producer_id(producer)
-        self._position = (sink.position(self._producer) or 0) if producer else 0
+        known = sink.position(self._producer) if producer else None
+        self._position = known or 0
+        # The log takes whatever comes first from a producer it does not know as its beginning. So the first batch
+        # travels alone: a second one must not be taken while the first one is refused.
+        self._introduced = known is not None
         self._compress = compression == "zstd"
         self._linger = linger_ms / 1000
         self._wait_when_full = on_full == "wait"
@@ -88,9 +94,11 @@ class Writer:
         self._bytes = 0
         self._oldest = 0.0
         self._futures: list[tuple[int, Future[Receipt]]] = []
-        self._in_flight = 0
-        self._in_flight_bytes = 0
-        self._refused: list[_Sent] = []  # to be sent again, in order, once nothing else is under way
+        self._unsettled: deque[_Sent] = deque()  # in order; the first `_handed` of them were handed to the sink
+        self._unsettled_bytes = 0
+        self._handed = 0
+        self._awaited = 0  # handed over and not answered yet
+        self._stalled = False  # one was refused for now: all are sent again, in order, once none is awaited
         self._error: JlogError | None = None
         self._closed = False
         self._process = os.getpid()
@@ -155,10 +163,11 @@ class Writer:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             self._close_batch()
-            while self._in_flight and self._error is None:
+            while self._unsettled and self._error is None:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    raise TimeoutError(f"{self._in_flight} batches were not durable after {timeout} seconds")
+                    why = f": {self.full}" if self.full else ""
+                    raise TimeoutError(f"{len(self._unsettled)} batches are not durable after {timeout} seconds{why}")
                 self._changed.wait(left)
             self._raise_error()
 
@@ -199,7 +208,7 @@ class Writer:
             if self._closed or self._process != os.getpid():
                 raise Closed("the writer was closed, or belongs to the process that this one was forked from")
             self._raise_error()
-            if not self._in_flight or self._in_flight_bytes + size <= IN_FLIGHT_BYTES_MAX:
+            if not self._unsettled or self._unsettled_bytes + size <= IN_FLIGHT_BYTES_MAX:
                 return
             self._changed.wait()
 
@@ -224,16 +233,19 @@ class Writer:
             batch = batch.numbered(self._producer, start, self._position)
         if self._compress:
             batch = compress(batch)
-        sent = _Sent(batch, futures)
-        self._in_flight += 1
-        self._in_flight_bytes += batch.size
-        if self._refused:
-            self._refused.append(sent)
-        else:
-            self._hand_over(sent)
+        self._unsettled.append(_Sent(batch, futures))
+        self._unsettled_bytes += batch.size
+        self._hand_over()
 
-    def _hand_over(self, sent: _Sent) -> None:
-        self._sink.submit(sent.batch, lambda outcome: self._settle(sent, outcome))
+    def _hand_over(self) -> None:
+        """Give the sink what it may have now."""
+        while self._handed < len(self._unsettled) and not self._stalled:
+            sent = self._unsettled[self._handed]
+            if self._awaited and not self._introduced and sent.batch.producer == self._producer:
+                return
+            self._handed += 1
+            self._awaited += 1
+            self._sink.submit(sent.batch, partial(self._settle, sent))
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -250,23 +262,33 @@ class Writer:
 
     def _settle(self, sent: _Sent, outcome: Receipt | JlogError) -> None:
         with self._changed:
+            self._awaited -= 1
             if self._may_retry(outcome):
-                self._refused.append(sent)
+                self._stalled = True
                 self._wake_thread()
                 return
-            self._in_flight -= 1
-            self._in_flight_bytes -= sent.batch.size
+            settled = [sent]
+            self._drop(sent)
             if isinstance(outcome, Receipt):
                 self.durable += sent.batch.count
                 self.full = None
-            elif self._error is None:
-                self._error = outcome
-            self._changed.notify_all()
-        for at, future in sent.futures:
-            if isinstance(outcome, Receipt):
-                future.set_result(Receipt(outcome.first + at if outcome.first else 0, 1, outcome.duplicate))
+                self._introduced |= sent.batch.producer == self._producer
+                self._hand_over()
             else:
-                future.set_exception(outcome)
+                self._error = self._error or outcome
+                # What was not handed over never will be.
+                settled += [self._unsettled.pop() for _ in range(len(self._unsettled) - self._handed)]
+            self._changed.notify_all()
+        for each in settled:
+            _resolve(each.futures, outcome)
+
+    def _drop(self, sent: _Sent) -> None:
+        if self._unsettled[0] is sent:
+            self._unsettled.popleft()
+        else:
+            self._unsettled.remove(sent)
+        self._handed -= 1
+        self._unsettled_bytes -= sent.batch.size
 
     def _may_retry(self, outcome: Receipt | JlogError) -> bool:
         """Whether the batch is kept to be sent again: the log is full, or a batch before it met a full log."""
@@ -275,14 +297,14 @@ class Writer:
         if isinstance(outcome, LogFull | SpoolFull):
             self.full = outcome
             return True
-        return bool(self._refused) and isinstance(outcome, ProducerGap)
+        return self._stalled and isinstance(outcome, ProducerGap)
 
     # This writer's own thread: lingering batches, and those that met a full log
 
     def _run(self) -> None:
         with self._changed:
             while not self._closed:
-                if self._refused:
+                if self._stalled:
                     self._try_again()
                 elif self._records and self._error is None:
                     left = self._oldest + self._linger - time.monotonic()
@@ -297,10 +319,18 @@ class Writer:
 
     def _try_again(self) -> None:
         self._changed.wait(RETRY_SECONDS)
-        if len(self._refused) == self._in_flight:
-            refused, self._refused = self._refused, []
-            for sent in refused:
-                self._hand_over(sent)
+        if not self._awaited and not self._closed:
+            self._stalled, self._handed = False, 0
+            self._hand_over()
+
+
+def _resolve(futures: list[tuple[int, Future[Receipt]]], outcome: Receipt | JlogError) -> None:
+    """Tell those that wait for receipts of one batch."""
+    for at, future in futures:
+        if isinstance(outcome, Receipt):
+            future.set_result(Receipt(outcome.first + at if outcome.first else 0, 1, outcome.duplicate))
+        else:
+            future.set_exception(outcome)
 
 
 def _pieces(records: list[bytes], size: int) -> list[tuple[list[bytes], int]]:

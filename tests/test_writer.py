@@ -1,0 +1,251 @@
+"""The writer: what is durable, in which order, and what happens when the log refuses."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections import deque
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jlogd
+from jlogd.errors import Closed, JlogError, LogFailed, LogFull, TooLarge
+from jlogd.journal.batch import RECORD_BYTES_MAX, Batch, encode
+from jlogd.journal.producers import Producers
+from jlogd.journal.types import Receipt
+from jlogd.writer import writer as writer_module
+from jlogd.writer.sink import Done
+from jlogd.writer.writer import Writer
+
+
+class FullSink:
+    """A log that is full at random: judges as the journal does, answers in order from a thread of its own."""
+
+    def __init__(self, full: list[bool]) -> None:
+        self._full = deque(full)
+        self._producers = Producers()
+        self._queue: deque[tuple[Batch, Done]] = deque()
+        self._changed = threading.Condition()
+        self._open = True
+        self.records: list[bytes] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def submit(self, batch: Batch, done: Done) -> None:
+        with self._changed:
+            self._queue.append((batch, done))
+            self._changed.notify()
+
+    def position(self, producer: int) -> int | None:
+        return None
+
+    def close(self) -> None:
+        with self._changed:
+            self._open = False
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or not self._open)
+                if not self._queue:
+                    return
+                batch, done = self._queue.popleft()
+            done(self._answer(batch))
+
+    def _answer(self, batch: Batch) -> Receipt | JlogError:
+        verdict = self._producers.judge(batch, self._producers.get(batch.producer))
+        if verdict is not None:
+            return verdict
+        if self._full and self._full.popleft():
+            return LogFull("full")
+        first = len(self.records) + 1
+        self.records += batch
+        self._producers.note(batch.stamped(first, first, 0, 1))
+        return Receipt(first, batch.count)
+
+
+@given(full=st.lists(st.booleans(), max_size=30), sizes=st.lists(st.integers(1, 3), min_size=1, max_size=20))
+def test_a_full_log_neither_loses_nor_repeats_nor_reorders(full: list[bool], sizes: list[int]) -> None:
+    sink = FullSink(full)
+    expected: list[bytes] = []
+    with pytest.MonkeyPatch.context() as patch, Writer(sink, on_full="wait") as writer:
+        patch.setattr(writer_module, "RETRY_SECONDS", 0.001)
+        for number, size in enumerate(sizes):
+            records = [b"%d.%d" % (number, part) for part in range(size)]
+            writer.send(encode(records))
+            expected += records
+        writer.flush(20)
+        assert writer.durable == len(expected)
+        assert writer.full is None
+    assert sink.records == expected
+
+
+def test_the_first_batch_of_an_unknown_producer_travels_alone() -> None:
+    """Were the second taken while the first is refused, the log would take the retry of the first for a repetition."""
+
+    class Holding(FullSink):
+        def submit(self, batch: Batch, done: Done) -> None:
+            waiting.append((batch, done))
+
+        def close(self) -> None:
+            return
+
+    waiting: list[tuple[Batch, Done]] = []
+    writer = Writer(Holding([]))
+    writer.send(encode([b"1"]))
+    writer.send(encode([b"2"]))
+    writer.send(encode([b"3"]))
+    assert [list(batch) for batch, _ in waiting] == [[b"1"]]
+    waiting[0][1](Receipt(1, 1))
+    assert [list(batch) for batch, _ in waiting] == [[b"1"], [b"2"], [b"3"]]
+    for number, (_, done) in enumerate(waiting[1:], 2):
+        done(Receipt(number, 1))
+    writer.close()
+
+
+def test_a_refusal_is_raised_by_the_next_call_and_fails_the_receipts() -> None:
+    sink = FullSink([True])
+    writer = Writer(sink)
+    future = writer.append(b"lost", receipt=True)
+    with pytest.raises(LogFull):
+        writer.flush(20)
+    assert future is not None
+    with pytest.raises(LogFull):
+        future.result(20)
+    with pytest.raises(LogFull):
+        writer.append(b"more")
+    with pytest.raises(LogFull):
+        writer.close()
+    assert sink.records == []
+
+
+def test_a_final_failure_ends_a_writer_that_waits() -> None:
+    class Failing(FullSink):
+        def _answer(self, batch: Batch) -> JlogError:
+            return LogFailed("the disk is gone")
+
+    writer = Writer(Failing([]), on_full="wait")
+    futures = [writer.append(b"%d" % number, receipt=True) for number in range(3)]
+    with pytest.raises(LogFailed):
+        writer.flush(20)
+    for future in futures:
+        assert future is not None
+        with pytest.raises(LogFailed):
+            future.result(20)
+    with pytest.raises(LogFailed):
+        writer.close()
+
+
+def test_a_flush_that_takes_too_long_says_why() -> None:
+    writer = Writer(FullSink([True] * 10_000), on_full="wait")
+    writer.append(b"waits")
+    with pytest.raises(TimeoutError, match=r"1 batches are not durable after 0\.3 seconds: full"):
+        writer.flush(0.3)
+    with pytest.raises(TimeoutError):
+        writer.close(0)
+    with pytest.raises(Closed):
+        writer.append(b"more")
+
+
+def test_receipts_carry_the_numbers_of_their_records(spool: Path) -> None:
+    jlogd.create(spool / "log")
+    with jlogd.open(spool / "log") as log, log.writer() as writer:
+        futures = [writer.append(b"%d" % number, receipt=True) for number in range(100)]
+        writer.flush()
+        assert [future.result(0).first for future in futures if future] == list(range(1, 101))
+
+
+def test_many_threads_append_and_flush(spool: Path) -> None:
+    jlogd.create(spool / "log")
+
+    def produce(label: int) -> None:
+        for number in range(2000):
+            writer.append(b"%d %d" % (label, number))
+            if number % 100 == 0:
+                writer.flush()
+
+    with jlogd.open(spool / "log") as log:
+        with log.writer() as writer:
+            threads = [threading.Thread(target=produce, args=(label,)) for label in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            writer.flush()
+            assert writer.durable == 8000
+        seen: dict[int, int] = dict.fromkeys(range(4), 0)
+        for batch in log.subscriber():
+            for record in batch:
+                label, number = map(int, record.split())
+                assert number == seen[label]
+                seen[label] += 1
+    assert set(seen.values()) == {2000}
+
+
+def test_lines_are_taken_in_blocks_of_any_shape(spool: Path, rng: random.Random) -> None:
+    jlogd.create(spool / "log")
+    expected: list[bytes] = []
+    with jlogd.open(spool / "log") as log:
+        with log.writer() as writer:
+            for _ in range(50):
+                lines = [rng.randbytes(rng.randrange(60)).replace(b"\n", b"") for _ in range(rng.randrange(1, 40))]
+                if not (lines[-1] or len(lines) > 1):
+                    continue
+                writer.extend_lines(b"\n".join(lines) + b"\n")
+                expected += lines
+            writer.extend_lines(b"the last one\nlacks its newline")
+            writer.extend_lines(b"")
+        assert [record for batch in log.subscriber() for record in batch] == [
+            *expected,
+            b"the last one",
+            b"lacks its newline",
+        ]
+
+
+def test_a_named_producer_goes_on_where_it_was(spool: Path) -> None:
+    jlogd.create(spool / "log")
+    with jlogd.open(spool / "log") as log:
+        with log.writer(producer="importer") as writer:
+            writer.extend([b"a", b"b"])
+        assert log.producer_position("importer") == 2
+    with jlogd.open(spool / "log") as log:
+        with log.writer(producer="importer") as writer:
+            assert writer.position == 2
+            writer.append(b"c")
+        assert log.producer_position("importer") == 3
+        assert log.producer_position("somebody else") is None
+
+
+def test_a_record_over_the_limit_is_refused_and_nothing_else(spool: Path) -> None:
+    jlogd.create(spool / "log")
+    with jlogd.open(spool / "log") as log:
+        with log.writer() as writer:
+            writer.append(b"before")
+            with pytest.raises(TooLarge):
+                writer.append(b"x" * (RECORD_BYTES_MAX + 1))
+            with pytest.raises(TooLarge):
+                writer.extend([b"small", b"x" * (RECORD_BYTES_MAX + 1)])
+            writer.append(b"after")
+            writer.append(b"y" * RECORD_BYTES_MAX)
+        assert [len(record) for batch in log.subscriber() for record in batch] == [6, 5, RECORD_BYTES_MAX]
+
+
+def test_a_forked_child_cannot_use_the_writer(spool: Path) -> None:
+    jlogd.create(spool / "log")
+    with jlogd.open(spool / "log") as log, log.writer() as writer:
+        writer.append(b"parent")
+        writer.flush()
+        child = os.fork()
+        if child == 0:
+            try:
+                writer.append(b"child")
+            except Closed:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
