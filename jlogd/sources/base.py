@@ -27,6 +27,8 @@ log = logging.getLogger("jlogd.sources")
 BLOCK_BYTES = 256 << 10
 # Pieces of one round are joined up to this many records, half of what a batch may hold.
 ROUND_RECORDS_MAX = 1 << 19
+# At a stop, what has arrived is read for at most this long: a sender that never pauses must not hold us.
+STOP_DRAIN_S = 1.0
 # Rounds below this are left to the writer, which lingers a few milliseconds and joins them: a batch costs 96 bytes
 # and some microseconds, a record split off and joined again 0.1 microseconds.
 SMALL_ROUND_BYTES = 16 << 10

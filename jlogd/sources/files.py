@@ -318,7 +318,10 @@ class FileFollower(Source):
     def _find_by_inode(self, orphan: Followed, now: float) -> bool:
         for path in paths_of_inode(os.path.dirname(os.path.realpath(orphan.path)), orphan.key[1]):
             orphan.path = path
-            size = orphan.open() if self._make_room() else -1
+            if not self._make_room():
+                self._files[orphan.key] = orphan  # closed and without a name: the next scan tries again
+                return True
+            size = orphan.open()
             if size >= 0 and orphan.recognised(size):
                 orphan.nameless_since, orphan.at_end = now, False
                 self._files[orphan.key] = self._open_files[orphan.key] = orphan

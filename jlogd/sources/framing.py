@@ -12,10 +12,10 @@ records of `limit` bytes and a rest, and is counted as `oversized` once; an unfi
 than that. An empty terminated message is no record. When octet counting loses its step (`malformed`), what follows is
 taken as terminated messages: nothing is thrown away.
 
-The hot paths: terminated messages are handed over as the block they came in, cut at its last terminator, with no work
-per message in Python (about 25 ns each in C, to count them). Octet counting has to look at each length: a table of
-the headers seen, by their first bytes, replaces finding, checking and converting the number (150 ns a message instead
-of 270).
+The hot paths. Terminated messages are handed over as the block they came in, cut at its last terminator, with no work
+per message in Python; of 100 bytes each they cost 35 ns to count and 110 ns to look for empty ones between them, in C.
+Octet counting has to look at each length: a table of the headers seen, by their first bytes, replaces finding, checking
+and converting the number (150 ns a message instead of 270).
 
 Locking: none; a framer belongs to one connection of one thread.
 """

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
-from jlogd.sources.base import BLOCK_BYTES, BatchWriter, Outlet, Source, Wakeup
+from jlogd.sources.base import BLOCK_BYTES, STOP_DRAIN_S, BatchWriter, Outlet, Source, Wakeup
 from jlogd.sources.config import StdinSource
 from jlogd.sources.framing import LineFramer
 
@@ -40,8 +41,13 @@ class StdinReader(Source):
         poll.register(self._fd, select.POLLIN)
         assert self._wakeup is not None
         poll.register(self._wakeup.fd, select.POLLIN)
-        while not self._stopping.is_set():
+        drain_until = float("inf")
+        while time.monotonic() < drain_until:
+            if self._stopping.is_set() and drain_until == float("inf"):
+                drain_until = min(time.monotonic() + STOP_DRAIN_S, self._stop_by)
             if self._fd not in dict(poll.poll()):
+                if self._stopping.is_set():
+                    break
                 continue
             try:
                 data = os.read(self._fd, BLOCK_BYTES)

@@ -26,7 +26,7 @@ import socket
 import time
 from contextlib import suppress
 
-from jlogd.sources.base import BLOCK_BYTES, BatchWriter, Outlet, Source, Wakeup
+from jlogd.sources.base import BLOCK_BYTES, STOP_DRAIN_S, BatchWriter, Outlet, Source, Wakeup
 from jlogd.sources.config import Address, SyslogSource
 from jlogd.sources.framing import LengthTable, Sink, StreamFramer, cut
 from jlogd.sources.sockets import bound_address, forget_path, kernel_drops, listen_on, peer_name
@@ -44,8 +44,6 @@ DATAGRAM_COST_BYTES = 64
 ACCEPTS_PER_ROUND = 64
 # Idle connections, the kernel's drops and a listener that ran out of descriptors are looked after this often.
 HOUSEKEEPING_S = 1.0
-# At a stop, what has arrived is read for at most this long: a sender that never pauses must not hold us.
-STOP_DRAIN_S = 1.0
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
