@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Large enough that a block costs nothing beside its bytes, small enough that Ctrl-C and the bar are prompt.
 BLOCK_BYTES = 1 << 20
 # How long an append that failed waits for what it had handed over before.
-FLUSH_SECONDS_MAX = 5.0
+CLOSE_SECONDS_MAX = 5.0
 
 
 @dataclass
@@ -54,7 +54,8 @@ class Tally:
 @click.option(
     "--producer", metavar="NAME", help="Go on where an earlier append of the same input by this name stopped."
 )
-def append(target: str, file: str | None, framing: str, producer: str | None) -> int | None:
+@click.option("--wait", is_flag=True, help="When the log or its disk is full, wait until it is not instead of failing.")
+def append(target: str, file: str | None, framing: str, producer: str | None, wait: bool) -> None:
     """Append FILE, or standard input, to a log.
 
     The command ends when everything is durable, and says how many records that are. Framings: with lines, each line
@@ -79,35 +80,36 @@ def append(target: str, file: str | None, framing: str, producer: str | None) ->
         raise UsageError("the producer's name is empty")
     with _input(file) as (stream, total), targets.open_log(target) as log:
         tally = Tally(to_skip=(log.producer_position(producer) or 0) if producer else 0)
-        writer = log.writer(producer=producer or "")
-        with progress(Path(file or "-").name, total) as advance:
-            _pump(stream, framing, writer, tally, log.name, advance)
+        writer = log.writer(producer=producer or "", on_full="wait" if wait else "raise")
+        with progress(Path(file or "-").name, total) as report:
+            _pump(stream, framing, writer, tally, lambda done: report(done, total))
         writer.close()
         _report(writer.durable, tally, producer, log.name)
-    return None
 
 
-def _pump(
-    stream: BinaryIO, framing: str, writer: Writer, tally: Tally, name: str, advance: Callable[[int], None]
-) -> None:
-    """Everything from `stream` to `writer`, durable on return; after a failure, what was handed over before it.
-
-    After a failure the writer is not closed: that would wait, without a limit, for a daemon that may be gone.
-    """
+def _pump(stream: BinaryIO, framing: str, writer: Writer, tally: Tally, report: Callable[[int], None]) -> None:
+    """Everything from `stream` to `writer`, durable on return; after a failure, what was handed over before it."""
+    done = 0
     try:
         cut = framer(framing)
         while block := _read(stream):
             for part in cut.feed(block):
                 _hand_over(part, writer, tally)
-            advance(len(block))
+            done += len(block)
+            report(done)
         for part in cut.finish():
             _hand_over(part, writer, tally)
         writer.flush()
     except BaseException:
-        # What brought us here is to be told; that the flush fails as well says nothing new.
-        with suppress(JlogError, TimeoutError):
-            writer.flush(FLUSH_SECONDS_MAX)
-        warn(f"{units.counted(writer.durable, 'record')} durable in {name}, then:")
+        # What brought us here is to be told; that the writer fails as well says nothing new.
+        unsure = ""
+        try:
+            writer.close(CLOSE_SECONDS_MAX)
+        except TimeoutError:
+            unsure = "at least "
+        except JlogError:
+            pass
+        warn(f"{unsure}{units.counted(writer.durable, 'record')} durable, then:")
         raise
 
 

@@ -12,10 +12,11 @@ A callback returns its exit code, or None for 0. A traceback is shown only when 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
@@ -23,7 +24,7 @@ from typing import Any, NoReturn
 import click
 
 from jlogd.cli.hints import Hinting
-from jlogd.errors import JlogError
+from jlogd.errors import JlogError, UsageError
 
 DONE, NOT_FOUND, USAGE, FAILED = 0, 1, 2, 3
 DEBUG_VARIABLE = "JLOGD_DEBUG"
@@ -42,17 +43,10 @@ _ADVICE = {
 class Commands(Hinting):
     """The root group of a program: `main` never lets a traceback out, `invoke` knows a reader that went away."""
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, *args: Any, **options: Any) -> Any:
+        options["standalone_mode"] = False
         try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = super().main(*args, **options)
         except SystemExit:
             raise
         except BaseException as error:
@@ -68,6 +62,8 @@ class Commands(Hinting):
         except BrokenPipeError:
             quiet_stdout()
             return DONE
+        except KeyboardInterrupt:
+            raise click.Abort from None  # click itself would print an empty line first
         return result
 
 
@@ -127,6 +123,14 @@ def quiet_stdout() -> None:
         os.close(null)
 
 
+def _check_stdout() -> None:
+    if sys.stdout is None:
+        # The next file that is opened would get its number, and a subscriber would be moved past what nobody got.
+        sys.exit(report(UsageError("standard output is closed; send it to /dev/null when it is not wanted")))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed with the bytes it has
+
+
 def run(command: Callable[..., object], program: str) -> NoReturn:
     """Entry point of a program: SIGTERM ends it as Ctrl-C does, so that what was accepted is made durable first."""
 
@@ -135,6 +139,7 @@ def run(command: Callable[..., object], program: str) -> NoReturn:
 
     try:
         signal.signal(signal.SIGTERM, interrupt)
+        _check_stdout()
         command(prog_name=program)
     except KeyboardInterrupt as error:
         sys.exit(report(error))

@@ -45,7 +45,8 @@ class Framer(Protocol):
 
 def framer(name: str) -> Framer:
     """The framer of that name: lines, length or json."""
-    return {"lines": Lines, "length": Lengths, "json": Documents}[name]()
+    kinds: dict[str, type[Lines | Lengths]] = {"lines": Lines, "length": Lengths, "json": Documents}
+    return kinds[name]()
 
 
 def count_of(part: Part) -> int:

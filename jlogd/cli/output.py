@@ -88,21 +88,21 @@ def preload() -> None:
 
 
 @contextmanager
-def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr over `total` bytes, when stderr is a terminal; yields what to call with more bytes done."""
-    if not sys.stderr.isatty():
-        yield lambda _count: None
+def progress(label: str, total: int | None = None) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on stderr, when that is a terminal; yields what to call with the bytes done and, when known, in all."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda _done, _total: None
         return
     from rich import progress as bars
     from rich.console import Console
 
-    known = [bars.BarColumn(), bars.TimeRemainingColumn()] if total else []
-    columns = [
+    columns = (
         bars.TextColumn("{task.description}"),
-        *known,
+        bars.BarColumn(),
         bars.DownloadColumn(binary_units=True),
         bars.TransferSpeedColumn(),
-    ]
+        bars.TimeRemainingColumn(),
+    )
     with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda count: bar.update(task, advance=count)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TypeVar
 
 import click
@@ -18,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-class Word(click.ParamType):
+class Word(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
     """A value read by a function of `units`; its `UsageError` names the option."""
 
     def __init__(self, name: str, read: Callable[[str], object]) -> None:
@@ -34,7 +33,7 @@ class Word(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class Target(click.ParamType):
+class Target(click.ParamType):  # type: ignore[type-arg]
     """A directory or an address, as text; the shell completes directories."""
 
     name = "log"
@@ -46,7 +45,6 @@ class Target(click.ParamType):
 SIZE = Word("size", units.size)
 DURATION = Word("duration", units.duration)
 START = Word("start", units.parse_start)
-StartWord = str | int | datetime
 
 log_argument = click.argument("target", metavar="LOG", type=Target())
 logs_argument = click.argument("targets_", metavar="LOG...", type=Target(), nargs=-1, required=True)

@@ -17,6 +17,7 @@ from jlogd.cli.params import DURATION, json_option, logs_argument
 from jlogd.cli.subscriber import COLUMNS, rows
 from jlogd.errors import UsageError
 from jlogd.journal.types import LogStat
+from jlogd.writer.writer import BATCH_BYTES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,6 +29,8 @@ INTERVAL_SECONDS_MIN = 0.1
 INTERVAL_SECONDS_MAX = 86400.0
 # A subscriber this close to its cap is worth a warning: with `block` appends stop next, with `drop-oldest` records go.
 NEAR_CAP = 0.9
+# An append is refused when it does not fit below the cap; a writer's batches are about as large as this.
+APPEND_BYTES = BATCH_BYTES
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def stat(targets_: tuple[str, ...], watch: bool, interval: float, as_json: bool)
     Size, rate, range, age, durability, and for every subscriber its lag in records, bytes and time. Without --watch
     the rate is an average over the records that the log holds. What is wrong is told in lines that begin with
     "warning:". Exit code 1: a log is not healthy, that is, it has failed and takes no appends, or it refuses them
-    because a subscriber is at its cap.
+    because a subscriber is at its cap. That a disk failed is known to the process that met it: for a log that a daemon
+    writes, ask at the daemon's address.
 
     \b
     Examples:
@@ -139,11 +143,13 @@ def health(stat: LogStat) -> tuple[list[str], bool]:
         sick = True
     for one in stat.subscribers:
         cap = one.caps.max_bytes
-        if cap and one.lag_bytes >= cap and one.caps.on_full == "block":
+        if cap and one.caps.on_full == "block" and one.lag_bytes >= max(cap - APPEND_BYTES, NEAR_CAP * cap):
             troubles.append(f"appends are refused: subscriber {one.name} is at its cap of {units.format_size(cap)}")
             sick = True
         elif cap and one.lag_bytes >= NEAR_CAP * cap:
-            troubles.append(f"subscriber {one.name} has used {one.lag_bytes / cap:.0%} of its cap")
+            troubles.append(
+                f"subscriber {one.name} has used {one.lag_bytes / cap:.0%} of its cap of {units.format_size(cap)}"
+            )
         if one.dropped:
             troubles.append(f"subscriber {one.name} lost {units.counted(one.dropped, 'record')} at its cap")
         if one.damaged:
@@ -185,5 +191,5 @@ def _drawn(stat: LogStat, rate: Rate) -> list[RenderableType]:
     ]
     parts = [table((stat.name, stat.target), lines)]
     if stat.subscribers:
-        parts += ["", table(COLUMNS, rows(stat.subscribers))]  # type: ignore[list-item]
+        parts += ["", table(COLUMNS, rows(stat.subscribers))]
     return parts

@@ -15,9 +15,9 @@ from jlogd.cli.create import make_caps
 from jlogd.cli.errors import DONE, NOT_FOUND
 from jlogd.cli.hints import Hinting
 from jlogd.cli.output import print_json, say, show, table
-from jlogd.cli.params import StartWord, caps_options, json_option, log_argument, start_option
+from jlogd.cli.params import caps_options, json_option, log_argument, start_option
 from jlogd.errors import UsageError
-from jlogd.journal.types import Caps, SubscriberStat
+from jlogd.journal.types import Caps, Start, SubscriberStat
 
 if TYPE_CHECKING:
     from jlogd.log import Log
@@ -48,7 +48,7 @@ def subscriber() -> None:
 def add(
     target: str,
     names: tuple[str, ...],
-    start: StartWord,
+    start: Start,
     max_lag_bytes: int | None,
     max_lag_age: float | None,
     on_full: str | None,
@@ -119,7 +119,7 @@ def list_(target: str, as_json: bool) -> int:
 @log_argument
 @click.argument("name", metavar="NAME")
 @start_option("--to", None, "Where it goes on: begin, end, a sequence number, -N (records before the end), or a time.")
-def set_(target: str, name: str, start: StartWord | None) -> None:
+def set_(target: str, name: str, start: Start | None) -> None:
     """Move a subscriber, forward or back.
 
     Moved forward it skips records; moved back it reads them again, as far as they are still there.

@@ -28,9 +28,10 @@ from jlogd.cli import targets, units
 from jlogd.cli.errors import DONE, NOT_FOUND, quiet_stdout
 from jlogd.cli.grep import Grep
 from jlogd.cli.output import json_lines, warn, write
-from jlogd.cli.params import StartWord, log_argument, start_option
+from jlogd.cli.params import log_argument, start_option
 from jlogd.errors import UsageError
 from jlogd.journal.batch import Batch, Gap
+from jlogd.journal.types import Start
 
 if TYPE_CHECKING:
     from jlogd.subscriber.subscriber import Subscriber
@@ -65,7 +66,7 @@ class Options:
 def tail(
     target: str,
     subscriber: str | None,
-    start: StartWord | None,
+    start: Start | None,
     follow: bool,
     checkpoint: str | None,
     pattern: str | None,
@@ -105,7 +106,7 @@ def tail(
     return DONE
 
 
-def _check_usage(subscriber: str | None, start: StartWord | None, checkpoint: str | None) -> None:
+def _check_usage(subscriber: str | None, start: Start | None, checkpoint: str | None) -> None:
     if subscriber is not None and start is not None:
         raise UsageError(
             f"--from is not for a named subscriber, which goes on where it stands; move it first: "

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import jlogd
 from jlogd.cli.hints import near
 from jlogd.cli.owner import act_as_owner
-from jlogd.cli.params import StartWord
 from jlogd.errors import JlogError, LogNotFound, SubscriberUnknown, UsageError
-from jlogd.journal.types import Settings
+from jlogd.journal.types import NAME, Settings, Start
 
 if TYPE_CHECKING:
     from jlogd.log import Log
@@ -32,7 +31,7 @@ NAMES_SHOWN_MAX = 10
 def open_log(target: str) -> Log:
     """The log at `target`; a missing one is a LogNotFound that says what to do."""
     if _is_remote(target):
-        return jlogd.open(target)
+        return _open_remote(target)
     path = _directory(target)
     if not (path / LOG_FILE).is_file():
         raise LogNotFound(_what_is_there(path))
@@ -62,15 +61,15 @@ def local_directory(target: str, why: str) -> Path:
 
 def logs_in(spool: Path) -> list[Path]:
     """The directories in `spool` that are logs, by name."""
-    return sorted(path.parent for path in spool.glob(f"*/{LOG_FILE}"))
+    found = (path.parent for path in spool.glob(f"*/{LOG_FILE}"))
+    return sorted(path for path in found if NAME.fullmatch(path.name))
 
 
 def logs_at(place: str) -> list[str]:
     """The logs in a spool, or served at an address, as targets of `open_log`. Raises LogNotFound, RemoteError."""
     if _is_remote(place):
-        from jlogd.wire.client import log_names
-
-        return [f"{place.rstrip('/')}/{name}" for name in log_names(place.rstrip("/"))]
+        address = place.rstrip("/")
+        return [f"{address}/{name}" for name in _remote_names(address)]
     path = _directory(place)
     if not path.is_dir():
         raise LogNotFound(f"{place} is a file, not a spool" if path.exists() else f"there is no directory {place}")
@@ -79,7 +78,7 @@ def logs_at(place: str) -> list[str]:
     return [str(found) for found in logs_in(path)]
 
 
-def start_in(log: Log, start: StartWord) -> StartWord:
+def start_in(log: Log, start: Start) -> Start:
     """`start` as the log takes it: -N becomes the number of the record N before the end."""
     if isinstance(start, int) and start < 0:
         stat = log.stat()
@@ -118,6 +117,23 @@ def _is_remote(target: str) -> bool:
     if colon and scheme in SCHEMES and not Path(target).exists():
         raise UsageError(f"{target!r} is no address; write {scheme}://{rest.lstrip('/')}")
     return False
+
+
+def _open_remote(target: str) -> Log:
+    try:
+        return jlogd.open(target)
+    except LogNotFound as error:
+        address, _, name = target.rpartition("/")
+        close = ""
+        with suppress(JlogError):
+            close = near(name, _remote_names(address))
+        raise LogNotFound(f"{error}; did you mean {address}/{close}?" if close else str(error)) from None
+
+
+def _remote_names(address: str) -> list[str]:
+    from jlogd.wire.client import list_remote  # local commands start faster without the transport
+
+    return sorted(list_remote(address))
 
 
 def _directory(target: str) -> Path:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from jlogd.daemon import units
 from jlogd.errors import UsageError
 from jlogd.journal.batch import SEQUENCE_MAX
+from jlogd.journal.types import Start
 
 N = TypeVar("N", bound=float)
 
@@ -38,14 +39,16 @@ def _accepted(parse: Callable[[str | int], N], text: str) -> N:
         raise UsageError(f"{text!r} is not accepted; write {error}") from None
 
 
-def parse_start(text: str, now: datetime | None = None) -> str | int | datetime:
+def parse_start(text: str, now: datetime | None = None) -> Start:
     """Where to start reading: "begin", "end", a sequence number, minus a number of records before the end, or a time.
 
     Digits alone are a sequence number. A time without an offset is local time; `-2h` is two hours ago.
     """
     word = text.strip()
-    if word.lower() in ("begin", "end"):
-        return word.lower()
+    if word.lower() == "begin":
+        return "begin"
+    if word.lower() == "end":
+        return "end"
     if word == "-0":
         return "end"
     if re.fullmatch(r"-?[0-9]{1,20}", word):
@@ -86,7 +89,8 @@ def format_duration(seconds: float) -> str:
         return f"{seconds * 1000:.0f}ms"
     if seconds < 60:
         return f"{seconds:.1f}s".replace(".0s", "s")
-    rest, parts = round(seconds), []
+    rest = round(seconds)
+    parts: list[str] = []
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         number, rest = divmod(rest, length)
         if number or parts:
