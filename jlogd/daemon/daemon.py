@@ -4,8 +4,8 @@
                                                         |
                                                  http (metrics, health)
 
-Start: logs, then listeners, then sources; so whoever can connect is served. Stop: sources, then the server, then the
-logs; so nothing that was taken in is left behind.
+Start: ports are bound, logs opened, requests answered, sources started; so whoever is answered is served. Stop:
+sources, then the server, then the logs; so nothing that was taken in is left behind.
 
 The main thread waits for signals: SIGTERM and SIGINT end the daemon, SIGHUP reads the configuration again.
 """

@@ -62,8 +62,6 @@ class Subscription:
         self.follow = request.follow
         self.window = self.credit = request.credit
         self.look = request.id  # the request that the next end answers; 0 when none is owed
-        # A client that comes back names where it was; what is before that was delivered already.
-        self.skip_to = max(cursor.next, request.start if isinstance(request.start, int) else 0)
         self.state: State = "waiting"
         self.again = False
         self.closing = False
@@ -73,13 +71,9 @@ class Subscription:
         self.checkpointing = False
         self.unsubscribe = 0  # the request to answer once it is released
 
-    def read(self, max_bytes: int) -> tuple[list[Batch | Gap], bool]:
-        """What comes next, and whether that is the end. Called with `reading` held."""
-        items = (self.cursor if self.hold is None else self.hold).read(max_bytes)
-        at_end = not items
-        if items and items[0].first < self.skip_to:
-            items = _without(items, self.skip_to)
-        return items, at_end
+    def read(self, max_bytes: int) -> list[Batch | Gap]:
+        """What comes next. Called with `reading` held."""
+        return (self.cursor if self.hold is None else self.hold).read(max_bytes)
 
     def release(self) -> None:
         """Let go of the log and the name."""
@@ -233,13 +227,13 @@ class Feeder:
         if not follow and not look:
             return True
         with subscription.reading:
-            items, at_end = subscription.read(budget)
+            items = subscription.read(budget)
             following = subscription.cursor.next
         if items:
             self._send(subscription, items, following)
-        if at_end and not follow:
+        elif not follow:
             self._tell_end(subscription, look, following)
-        return at_end
+        return not items
 
     def _tell_end(self, subscription: Subscription, look: int, following: int) -> None:
         with self._mutex:
@@ -294,16 +288,3 @@ class Feeder:
             for journal, found in self._all.items()
             if (numbers := [s.cursor.next for s in found if s.state == "waiting" and s.follow])
         }
-
-
-def _without(items: list[Batch | Gap], below: int) -> list[Batch | Gap]:
-    """The items without what is below a sequence number."""
-    kept: list[Batch | Gap] = []
-    for item in items:
-        if item.next <= below:
-            continue
-        if isinstance(item, Batch):
-            kept.append(item.since(below))
-        else:
-            kept.append(Gap(max(item.first, below), item.last, item.reason, item.detail))
-    return kept

@@ -17,6 +17,7 @@ from contextlib import suppress
 from jlogd.daemon.delivery import Feeder, Subscription
 from jlogd.daemon.session import Logs, Served, Session
 from jlogd.errors import JlogError, NotServed, SubscriberBusy, SubscriberUnknown, UsageError
+from jlogd.journal.subscribers import check_subscriber_name
 from jlogd.journal.types import LogStat
 from jlogd.wire import messages
 from jlogd.wire.messages import FromDaemon
@@ -100,6 +101,9 @@ class Desk:
             self._answer(session, answer, None)
 
     def _handle(self, session: Session, request: messages.FromClient) -> FromDaemon | None:
+        for name in (getattr(request, "name", ""), getattr(request, "source", "")):
+            if name:  # before it becomes part of a path
+                check_subscriber_name(name)
         match request:
             case messages.ListLogs():
                 return messages.Logs(request.id, self._logs.names())
@@ -173,7 +177,14 @@ class Desk:
             )
         try:
             hold = served.journal.hold(request.name)
-            subscription = Subscription(session, request, served, hold, hold.cursor)
+            try:
+                if request.start is not None and request.start > hold.cursor.next:
+                    # A client that comes back names where it was; what is before that was delivered already.
+                    hold.cursor = served.journal.cursor(request.start)
+                subscription = Subscription(session, request, served, hold, hold.cursor)
+            except BaseException:
+                hold.release()
+                raise
         except BaseException:
             with self._mutex:
                 del self._holders[key]

@@ -25,23 +25,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import zmq
-import zstandard
 
 from jlogd.daemon.delivery import Subscription
 from jlogd.daemon.desk import Desk
 from jlogd.daemon.door import Door, Incoming
-from jlogd.daemon.session import Logs, Served, Session
-from jlogd.errors import Closed, FormatError, JlogError, ProtocolError, SubscriberUnknown
-from jlogd.journal.batch import PLAIN, Batch, from_wire
+from jlogd.daemon.intake import Intake, Outcome
+from jlogd.daemon.session import Logs, Session
+from jlogd.errors import JlogError, ProtocolError, SubscriberUnknown
 from jlogd.journal.types import Receipt
 from jlogd.wire import messages
 from jlogd.wire.mailbox import Mailbox
-from jlogd.wire.messages import COST_MIN, FromDaemon, Limits, NoSession, SlowDown
+from jlogd.wire.messages import FromDaemon, Limits, NoSession, SlowDown
 
 _log = logging.getLogger("jlogd.server")
 
-# Batches under way of all clients together: with their copies in ZeroMQ, most of the memory the daemon ever needs.
-APPEND_BYTES_TOTAL = 64 << 20
 # Deliveries under way to all clients together. A new subscription gets a quarter of what is left of it at most, so that
 # it does not run out, and never less than the minimum.
 CREDIT_BYTES_TOTAL = 128 << 20
@@ -53,30 +50,11 @@ REQUESTS_MAX = 64
 DRAIN_MESSAGES = 512
 # Acknowledgements in one message.
 ACKS_MAX = 1024
-# Producers of one client that were told to slow down.
-OWED_MAX = 1024
 # A client that is silent for so long is looked for: the connection of a process that died is gone.
 PROBE_SECONDS = 2.0
 SWEEP_SECONDS = 0.5
 # At the end: time for batches under way to be committed.
 CLOSE_SECONDS = 5.0
-
-
-class _Outcome:
-    """What became of a batch; made when it is submitted, called by the committer."""
-
-    __slots__ = ("cost", "id", "mail", "outcome", "session")
-
-    def __init__(self, mail: Mailbox[Mail], session: Session, id_: int, cost: int) -> None:
-        self.mail = mail
-        self.session = session
-        self.id = id_
-        self.cost = cost
-        self.outcome: Receipt | JlogError | None = None
-
-    def __call__(self, outcome: Receipt | JlogError) -> None:
-        self.outcome = outcome
-        self.mail.put(self)
 
 
 class _Letter:
@@ -91,7 +69,7 @@ class _Letter:
         self.answers = not isinstance(message, messages.Delivery | messages.End | messages.Ended)
 
 
-Mail = _Outcome | _Letter | Callable[[], None]
+Mail = Outcome | _Letter | Callable[[], None]
 
 
 class Server:
@@ -109,9 +87,9 @@ class Server:
         self._limits = limits or Limits()
         self._door = Door(addresses)
         self._mail: Mailbox[Mail] = Mailbox()
+        self._intake = Intake(logs, self._limits.append_bytes, self._mail)
         self._desk = Desk(logs, self._post, self._post_begun, self._post_ended)
         self._sessions: dict[bytes, Session] = {}
-        self._in_flight = 0
         self._granted = 0
         self._events: Counter[str] = Counter()
         self._swept = 0.0
@@ -139,7 +117,7 @@ class Server:
 
     def stats(self) -> dict[str, int]:
         """What was counted since the start, by event; refusals and malformed messages by reason."""
-        return {**dict(self._events), **self._desk.feeder.counters}
+        return {**dict(self._events), **self._desk.feeder.counters, "malformed_batch": self._intake.malformed}
 
     def current(self) -> dict[str, int]:
         """What there is at the moment."""
@@ -147,7 +125,7 @@ class Server:
         return {
             "sessions": len(sessions),
             "subscriptions": sum(len(session.subscriptions) for session in sessions),
-            "append_bytes_in_flight": self._in_flight,
+            "append_bytes_under_way": self._intake.under_way,
             "credit_bytes_granted": self._granted,
         }
 
@@ -190,7 +168,7 @@ class Server:
         for session in list(self._sessions.values()):
             for subscription in list(session.subscriptions.values()):
                 self._desk.feeder.remove(subscription)
-        while self._in_flight and time.monotonic() < deadline:
+        while self._intake.under_way and time.monotonic() < deadline:
             self._guarded(self._send_mail)
             time.sleep(0.001)
         self._desk.close()
@@ -272,56 +250,15 @@ class Server:
 
     def _append(self, session: Session, message: messages.Append, frames: list[bytes | memoryview]) -> None:
         try:
-            served = self._logs.get(message.log)
+            self._logs.get(message.log)
         except JlogError as error:
             self._refuse(session, message.id, error, len(frames))
             return
         for id_, frame in enumerate(frames, message.id):
             try:
-                self._take(session, message.log, served, id_, frame)
+                self._intake.take(session, message.log, id_, frame)
             except JlogError as error:
                 self._refuse(session, id_, error)
-
-    def _take(self, session: Session, log: str, served: Served, id_: int, frame: bytes | memoryview) -> None:
-        """Hand one batch to the log's committer. Raises why not."""
-        batch = self._checked(frame)
-        cost = max(batch.size, COST_MIN)
-        stream = (log, batch.producer)
-        owed = session.owed.get(stream) if session.owed else None
-        if owed is not None and batch.producer_from > owed:
-            raise SlowDown("an earlier batch of this producer was refused; send that one first")
-        mine, total = session.in_flight + cost, self._in_flight + cost
-        if (mine > self._limits.append_bytes and session.in_flight) or (total > APPEND_BYTES_TOTAL and self._in_flight):
-            self._owe(session, stream, batch)
-            raise SlowDown("too many batches are under way; wait for their answers")
-        try:
-            served.committer.submit(batch, _Outcome(self._mail, session, id_, cost))
-        except Closed as error:
-            self._owe(session, stream, batch)
-            raise SlowDown("the daemon is shutting down") from error
-        if owed is not None:
-            del session.owed[stream]
-        session.in_flight, self._in_flight = mine, total
-
-    def _owe(self, session: Session, stream: tuple[str, int], batch: Batch) -> None:
-        """Take no later batch of this producer before this one: the order is the producer's."""
-        if stream[1]:
-            session.owed[stream] = batch.producer_from
-            if len(session.owed) > OWED_MAX:
-                self._drop(session, "too_many_producers")
-
-    def _checked(self, frame: bytes | memoryview) -> Batch:
-        try:
-            batch = from_wire(frame)
-            if batch.producer and not 0 <= batch.producer_from < batch.producer_to:
-                raise FormatError("the producer's positions do not grow", offset=32)
-            declared = len(batch.body) if batch.codec == PLAIN else zstandard.frame_content_size(batch.body)
-            if declared != batch.raw_bytes:
-                raise FormatError("the body does not have the length its header claims", offset=16)
-        except (FormatError, zstandard.ZstdError) as error:
-            self._events["malformed_batch"] += 1
-            raise error if isinstance(error, FormatError) else FormatError(str(error)) from None
-        return batch
 
     def _request(self, session: Session, message: messages.FromClient) -> None:
         match message:
@@ -381,7 +318,7 @@ class Server:
         subscription.window = subscription.credit = min(subscription.credit, most)
         self._granted += subscription.window
         session.subscriptions[subscription.id] = subscription
-        answer = messages.Subscribed(subscription.id, subscription.skip_to, subscription.window)
+        answer = messages.Subscribed(subscription.id, subscription.cursor.next, subscription.window)
         self._send(session, messages.encode(answer))
         self._desk.feeder.add(subscription)
         if not session.alive:
@@ -400,7 +337,7 @@ class Server:
     def _send_mail(self) -> None:
         acks: dict[Session, list[messages.Ack]] = {}
         for mail in self._mail.take():
-            if isinstance(mail, _Outcome):
+            if isinstance(mail, Outcome):
                 self._outcome(mail, acks)
             elif isinstance(mail, _Letter):
                 mail.session.requests -= mail.answers
@@ -410,10 +347,9 @@ class Server:
         for session, found in acks.items():
             self._send_acks(session, found)
 
-    def _outcome(self, mail: _Outcome, acks: dict[Session, list[messages.Ack]]) -> None:
+    def _outcome(self, mail: Outcome, acks: dict[Session, list[messages.Ack]]) -> None:
         session, outcome = mail.session, mail.outcome
-        session.in_flight -= mail.cost
-        self._in_flight -= mail.cost
+        self._intake.settle(mail)
         if isinstance(outcome, Receipt):
             found = acks.setdefault(session, [])
             found.append(messages.Ack(mail.id, outcome.first, outcome.count, outcome.duplicate))

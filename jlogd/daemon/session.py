@@ -41,7 +41,7 @@ class Logs(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """One client. `in_flight` counts bytes (see `COST_MIN`) of batches that are not answered yet.
+    """One client. `under_way` counts bytes (see `COST_MIN`) of batches that are not answered yet.
 
     `owed`: a batch of this log and producer was refused for now, and no later one is taken before it: where it starts.
     """
@@ -51,7 +51,7 @@ class Session:
     note: str
     alive: bool = True
     heard: float = field(default_factory=time.monotonic)
-    in_flight: int = 0
+    under_way: int = 0
     requests: int = 0
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     owed: dict[tuple[str, int], int] = field(default_factory=dict)
