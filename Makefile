@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 .PHONY: run test lint bench packages clean
 
 run: $(VENV)/run.stamp
-	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/jlogd run
+	@exec $(BIN)/jlogd run
 
 test: packages $(VENV)/dev.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)

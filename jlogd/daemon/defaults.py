@@ -5,6 +5,9 @@ The text is parsed like any file: what works here works in a `jlogd.toml`.
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
 from shlex import quote
 
 from jlogd.daemon.config import Config, parse
@@ -45,15 +48,24 @@ def paste_lines(config: Config) -> list[str]:
     for source in config.source.syslog:
         for address in source.addresses():
             commands.append((f"logger {_logger_target(address)} 'hello, log'", f"send a record to {source.log}"))
-    commands.append((f"jlogctl tail --follow {log}", "watch the records come in"))
+    jlogctl = _jlogctl()
+    commands.append((f"{jlogctl} tail --follow {log}", "watch the records come in"))
     remote = next((text for text in config.listen.zmq if text), "")
     if remote:
-        commands.append((f"jlogctl tail --follow {quote(f'{remote}/{name}')}", "the same over ZeroMQ"))
-    commands.append((f"jlogctl stat {log}", "see who lags"))
+        commands.append((f"{jlogctl} tail --follow {quote(f'{remote}/{name}')}", "the same over ZeroMQ"))
+    commands.append((f"{jlogctl} stat {log}", "see who lags"))
     if config.http:
         commands.append((f"curl http://{config.http}/metrics", "metrics; health is at /healthz"))
     width = max(len(command) for command, _ in commands)
     return [f"{command.ljust(width)}  # {what}" for command, what in commands]
+
+
+def _jlogctl() -> str:
+    """How to call jlogctl from a shell that does not have this environment on its PATH."""
+    beside = Path(sys.executable).with_name("jlogctl")
+    if shutil.which("jlogctl") or not beside.exists():
+        return "jlogctl"
+    return quote(str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside))
 
 
 def _logger_target(address: Address) -> str:

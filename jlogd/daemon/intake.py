@@ -1,16 +1,18 @@
 """Taking batches in: what is checked, how much may be under way, and that no batch overtakes an earlier one.
 
-A batch is checked without decoding it: header, both checksums, and that its length is what it says, so that nobody who reads
-it later allocates what a header claims. Then it goes to the committer of its log; its outcome comes back by mailbox.
+A batch is checked without decoding it: header, both checksums, and that its length is what it says, so that nobody who
+reads it later allocates what a header claims. Then it goes to the committer of its log; its outcome comes by mailbox.
 
-Batches under way count as their bytes, and COST_MIN at least: those of one client, and those of all. Over either bound a batch is
-refused for now. From then on no later batch of its producer is taken before it: a log that does not know a producer lets
-it start anywhere, and would take the one before for a retry.
+Batches under way count as their bytes, and COST_MIN at least: those of one client, and those of all. Over either bound
+a batch is refused for now. From then on no later batch of its producer is taken before it: a log that does not know a
+producer lets it start anywhere, and would take the one before for a retry.
 
 Locking: none; everything here belongs to the server's thread, except the call of an `Outcome`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import zstandard
 
@@ -18,7 +20,6 @@ from jlogd.daemon.session import Logs, Session
 from jlogd.errors import Closed, FormatError, JlogError
 from jlogd.journal.batch import PLAIN, Batch, from_wire
 from jlogd.journal.types import Receipt
-from jlogd.wire.mailbox import Mailbox
 from jlogd.wire.messages import COST_MIN, NoSession, SlowDown
 
 # Batches under way of all clients together: with their copies in ZeroMQ, most of the memory the daemon ever needs.
@@ -30,10 +31,10 @@ OWED_MAX = 1024
 class Outcome:
     """What became of a batch; made when it is submitted, called by the committer."""
 
-    __slots__ = ("cost", "id", "mail", "outcome", "session")
+    __slots__ = ("cost", "id", "outcome", "put", "session")
 
-    def __init__(self, mail: Mailbox[Outcome], session: Session, id_: int, cost: int) -> None:
-        self.mail = mail
+    def __init__(self, put: Callable[[Outcome], None], session: Session, id_: int, cost: int) -> None:
+        self.put = put
         self.session = session
         self.id = id_
         self.cost = cost
@@ -41,17 +42,17 @@ class Outcome:
 
     def __call__(self, outcome: Receipt | JlogError) -> None:
         self.outcome = outcome
-        self.mail.put(self)
+        self.put(self)
 
 
 class Intake:
     """See the module's text. `under_way`: bytes of batches that are not answered yet, as they count."""
 
-    def __init__(self, logs: Logs, append_bytes: int, mail: Mailbox[Outcome]) -> None:
-        """`append_bytes`: what one client may have under way."""
+    def __init__(self, logs: Logs, append_bytes: int, put: Callable[[Outcome], None]) -> None:
+        """`append_bytes`: what one client may have under way; `put` is called with each outcome, by a committer."""
         self._logs = logs
         self._append_bytes = append_bytes
-        self._mail = mail
+        self._put = put
         self.under_way = 0
         self.malformed = 0
 
@@ -69,7 +70,7 @@ class Intake:
             self._owe(session, stream, batch)
             raise SlowDown("too many batches are under way; wait for their answers")
         try:
-            committer.submit(batch, Outcome(self._mail, session, id_, cost))
+            committer.submit(batch, Outcome(self._put, session, id_, cost))
         except Closed as error:
             self._owe(session, stream, batch)
             raise SlowDown("the daemon is shutting down") from error

@@ -87,7 +87,7 @@ class Server:
         self._limits = limits or Limits()
         self._door = Door(addresses)
         self._mail: Mailbox[Mail] = Mailbox()
-        self._intake = Intake(logs, self._limits.append_bytes, self._mail)
+        self._intake = Intake(logs, self._limits.append_bytes, self._mail.put)
         self._desk = Desk(logs, self._post, self._post_begun, self._post_ended)
         self._sessions: dict[bytes, Session] = {}
         self._granted = 0

@@ -3,6 +3,8 @@
     tcp://HOST:PORT        loopback only: the protocol has no keys yet, so whoever reaches the port may do anything
     ipc://PATH             a unix socket
     ADDRESS/LOG            the target of a client: the last component names the log
+
+Everything here is text; only `check_socket_free` looks at the system.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ import zmq
 
 from jlogd.wire.messages import DELIVERY_BYTES_MAX
 
+# Longer than any link is kept after its loss. Not -1, with which ZeroMQ drops what was received and not read yet.
+NEVER_MS = 24 * 3600 * 1000
 _LOST = zmq.EVENT_CLOSED | zmq.EVENT_DISCONNECTED
 
 
@@ -24,7 +26,7 @@ class Link:
         made.sndhwm = made.rcvhwm = 0
         made.maxmsgsize = DELIVERY_BYTES_MAX
         made.linger = 0
-        made.reconnect_ivl = -1
+        made.reconnect_ivl = NEVER_MS
         made.ipv6 = address.startswith("tcp://[")
         self._monitor = made.get_monitor_socket(_LOST)
         self._socket = made
