@@ -12,6 +12,7 @@ with jlogd.open("var/spool/mainlog") as log:            # or "tcp://127.0.0.1:51
         batch.checkpoint()
 """
 
+from jlogd.entry import create, open
 from jlogd.errors import (
     Closed,
     ConfigError,
@@ -37,11 +38,12 @@ from jlogd.errors import (
 )
 from jlogd.journal.batch import Batch, Gap
 from jlogd.journal.types import Caps, LogStat, Receipt, Settings, SubscriberStat
-from jlogd.log import Log, create, open
+from jlogd.log import Log
 from jlogd.subscriber.subscriber import Subscriber
+from jlogd.version import VERSION
 from jlogd.writer.writer import Writer
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Batch",

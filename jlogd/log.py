@@ -1,4 +1,4 @@
-"""`jlogd.open` and what it returns: a log, in a directory or behind a daemon, with the same few methods.
+"""What `jlogd.open` returns: a log with few methods, the same for one in a directory and one behind a daemon.
 
 with jlogd.open("var/spool/mainlog") as log:
     with log.writer() as writer:
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 
 from jlogd.errors import Closed
@@ -20,7 +19,7 @@ from jlogd.journal.journal import Journal
 from jlogd.journal.producers import producer_id
 from jlogd.journal.stat import log_stat
 from jlogd.journal.subscribers import Subscribers
-from jlogd.journal.types import Caps, LogStat, Settings, Start, SubscriberStat
+from jlogd.journal.types import Caps, LogStat, Start, SubscriberStat
 from jlogd.journal.view import View
 from jlogd.subscriber.local import EphemeralFeed, NamedFeed
 from jlogd.subscriber.subscriber import Subscriber
@@ -192,35 +191,3 @@ class LocalLog(Log):
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-
-
-def is_address(target: str) -> bool:
-    """Whether `target` names a log behind a daemon rather than a directory."""
-    return "://" in target
-
-
-def open(target: str | Path) -> Log:
-    """The log at `target`: a directory, or `tcp://HOST:PORT/LOG`, or `ipc://SOCKET/LOG`.
-
-    Raises `LogNotFound`, `FormatError`, `RemoteError`, `UsageError`.
-    """
-    if is_address(str(target)):
-        from jlogd.wire.client import RemoteLog  # the log core works without the transport
-
-        return RemoteLog(str(target))
-    return LocalLog(Path(target))
-
-
-def create(target: str | Path, settings: Settings | None = None, subscribers: Sequence[str] = ()) -> None:
-    """Make a log at `target`, a directory or an address, with its first subscribers.
-
-    Raises `LogExists`, `UsageError`, `RemoteError`.
-    """
-    if is_address(str(target)):
-        from jlogd.wire.client import create_remote
-
-        create_remote(str(target), settings or Settings(), subscribers)
-        return
-    path = Path(target)
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    Journal.create(path.absolute(), settings, subscribers)

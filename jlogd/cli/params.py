@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from jlogd import __version__
 from jlogd.cli import units
 from jlogd.errors import UsageError
+from jlogd.version import VERSION
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -82,7 +82,7 @@ def caps_options(command: F) -> F:
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
-    click.echo(f"{ctx.info_name} {__version__}")
+    click.echo(f"{ctx.info_name} {VERSION}")
     ctx.exit()
 
 

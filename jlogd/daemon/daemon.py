@@ -19,7 +19,6 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from jlogd import __version__
 from jlogd.daemon.config import Config, load
 from jlogd.daemon.defaults import DEFAULT_ORIGIN, default_config, paste_lines
 from jlogd.daemon.http import HttpServer
@@ -30,6 +29,7 @@ from jlogd.daemon.notify import Notifier
 from jlogd.daemon.reload import Change, reload_plan
 from jlogd.daemon.server import Server
 from jlogd.errors import ConfigError, JlogError
+from jlogd.version import VERSION
 
 _log = logging.getLogger("jlogd")
 
@@ -50,7 +50,7 @@ class Daemon:
             sources=lambda: self.inputs.stats(),
             wire=lambda: self.server.stats(),
             wire_now=lambda: self.server.current(),
-            version=__version__,
+            version=VERSION,
             node=config.node.name,
             subcluster=config.node.subcluster,
         )
@@ -59,7 +59,7 @@ class Daemon:
         self.inputs = Inputs(self.logs)
         self.http: HttpServer | None = None
         try:
-            self.server = Server(self.logs, config.listen.zmq, version=__version__, node=config.node.name)
+            self.server = Server(self.logs, config.listen.zmq, version=VERSION, node=config.node.name)
             if config.http is not None:
                 self.http = HttpServer(
                     config.http,
@@ -187,7 +187,7 @@ def _make_spool(spool: Path) -> None:
 
 def _announce(daemon: Daemon, path: Path | None) -> None:
     where = path if path is not None else DEFAULT_ORIGIN
-    _log.info("jlogd %s runs node %s on %s", __version__, daemon.config.node.name, where)
+    _log.info("jlogd %s runs node %s on %s", VERSION, daemon.config.node.name, where)
     _log.info("spool %s, listening on %s", daemon.config.spool, ", ".join(daemon.server.addresses) or "no address")
     if path is None or sys.stdout.isatty():
         print("\nPaste these in another terminal:\n", flush=True)

@@ -65,7 +65,8 @@ class Subscription:
         self.state: State = "waiting"
         self.again = False
         self.closing = False
-        self.released = threading.Event()
+        self.given_up = False
+        self.released = threading.Event()  # given up, and its name is free for others
         # Checkpoints asked for, as (request, sequence), and whether someone is at it.
         self.pending: deque[tuple[int, int]] = deque()
         self.checkpointing = False
@@ -78,8 +79,8 @@ class Subscription:
     def release(self) -> None:
         """Let go of the log and the name."""
         with self.reading:
-            if not self.released.is_set():
-                self.released.set()
+            if not self.given_up:
+                self.given_up = True
                 if self.hold is not None:
                     self.hold.release()
                 else:

@@ -212,11 +212,11 @@ class Desk:
         except (JlogError, OSError) as error:
             _log.warning("giving up subscriber %s of %s: %s", subscription.name, subscription.log, error)
         finally:
-            subscription.released.set()
             with self._mutex:
                 key = (subscription.log, subscription.name)
                 if self._holders.get(key) is subscription:
                     del self._holders[key]
+            subscription.released.set()
             if subscription.unsubscribe:
                 self._answer(subscription.session, messages.Done(subscription.unsubscribe), None)
             self._ended(subscription)
@@ -231,7 +231,7 @@ def _move(subscription: Subscription, pending: list[tuple[int, int]]) -> list[tu
             above = UsageError(f"cannot checkpoint {sequence}: only records below {reached} were delivered")
             outcomes.append((id_, above if sequence > reached else None))
         try:
-            if subscription.released.is_set():
+            if subscription.given_up:
                 raise SubscriberUnknown("the subscription has ended")
             if subscription.hold is not None:
                 subscription.hold.checkpoint(max((s for _, s in pending if s <= reached), default=0))

@@ -110,10 +110,10 @@ class Server:
         if not self._closing:
             self._closing = True
             self._mail.wake()
-            if self._thread.is_alive():
-                self._thread.join()
-            else:
+            if self._thread.ident is None:  # it was never started
                 self._end()
+            else:
+                self._thread.join()
 
     def stats(self) -> dict[str, int]:
         """What was counted since the start, by event; refusals and malformed messages by reason."""

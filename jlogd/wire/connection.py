@@ -16,18 +16,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Protocol
 
 import zmq
 
 from jlogd import errors
-from jlogd.errors import Closed, JlogError, ProtocolError, RemoteError
+from jlogd.errors import Closed, JlogError, ProtocolError
 from jlogd.wire import messages
 from jlogd.wire.address import check_address
 from jlogd.wire.link import Link
 from jlogd.wire.mailbox import Mailbox
 from jlogd.wire.messages import PROTOCOL, PROTOCOL_MIN, Ack, AnyRequest, FromDaemon, Limits
+from jlogd.wire.questions import Question, Questions
 
 _log = logging.getLogger("jlogd.wire")
 
@@ -66,20 +66,6 @@ class Channel(Protocol):
         """The connection was closed, with the channel still attached."""
 
 
-class _Question:
-    """A request that waits for its answer."""
-
-    __slots__ = ("answer", "deadline", "message")
-
-    def __init__(self, message: AnyRequest, deadline: float) -> None:
-        self.message = message
-        self.deadline = deadline
-        self.answer: Future[FromDaemon] = Future()
-
-    def fail(self, error: JlogError) -> None:
-        self.answer.set_exception(error)
-
-
 class Connection:
     """See the module's text. `request`, `attach`, `detach`, `poke` and `close` may be called from any thread; the rest
     belongs to the channels, in the connection's thread."""
@@ -93,8 +79,7 @@ class Connection:
         self._pid = os.getpid()
         self._mail: Mailbox[Callable[[], None]] = Mailbox()
         self._channels: list[Channel] = []
-        self._asked: dict[int, _Question] = {}
-        self._waiting: list[_Question] = []  # for a session
+        self._questions = Questions()
         self._owners: dict[int, Answered] = {}
         self._last_id = 0
         self._window_used = 0
@@ -117,9 +102,11 @@ class Connection:
         """The answer to `message`, whose id is chosen here. Raises what the daemon refused it with, and `RemoteError`
         when there is no answer within `timeout` seconds."""
         self.check()
-        question = _Question(message, time.monotonic() + timeout)
+        question = Question(message, timeout)
         self._mail.put(lambda: self._ask(question))
-        answer = self._result(question)
+        answer = question.result(self._thread.is_alive, TICK_SECONDS)
+        if answer is None:
+            raise Closed(f"the connection to {self.address} is closed")
         if isinstance(answer, messages.Refused):
             raise errors.from_wire(answer.code, answer.message)
         return answer
@@ -245,7 +232,7 @@ class Connection:
             self._tick(now)
 
     def _wanted(self) -> bool:
-        return bool(self._channels or self._waiting)
+        return bool(self._channels or self._questions.waiting)
 
     def _guarded(self, job: Callable[[], None]) -> None:
         try:
@@ -277,19 +264,7 @@ class Connection:
             self._window_used = 0
             for channel in list(self._channels):
                 self._guarded(channel.down)
-        self._requeue()
-
-    def _requeue(self) -> None:
-        """Questions that were under way: those that may be asked again wait for the next session."""
-        asked, self._asked = list(self._asked.values()), {}
-        self._waiting += [question for question in asked if question.message.again]
-        for question in asked:
-            if not question.message.again:
-                question.fail(RemoteError(f"{self.why()}; whether it was done is not known"))
-        if not self._was_up:  # nobody was ever there: say so at once
-            waiting, self._waiting = self._waiting, []
-            for question in waiting:
-                question.fail(RemoteError(self.why()))
+        self._questions.lost(self.why(), never_there=not self._was_up)
 
     def _receive(self, link: Link) -> None:
         while (found := link.receive()) is not None:
@@ -323,9 +298,7 @@ class Connection:
             self._answered(message.id, message)
 
     def _answered(self, id_: int, message: FromDaemon) -> None:
-        question = self._asked.pop(id_, None)
-        if question is not None:
-            question.answer.set_result(message)
+        if self._questions.answered(id_, message):
             return
         owner = self._owners.get(id_)
         if owner is not None:
@@ -352,19 +325,17 @@ class Connection:
             return
         self.limits, self._was_up, self._trouble = welcome.limits, True, ""
         self._pause = RETRY_SECONDS_MIN
-        waiting, self._waiting = self._waiting, []
-        for question in waiting:
+        for question in self._questions.take_waiting():
             self._ask(question)
         for channel in list(self._channels):
             self._guarded(lambda channel=channel: channel.up(welcome.limits))  # type: ignore[misc]
 
-    def _ask(self, question: _Question) -> None:
+    def _ask(self, question: Question) -> None:
         if self.limits is None:
-            self._waiting.append(question)
-            return
-        question.message.id = self.number()
-        self._asked[question.message.id] = question
-        self.send(question.message)
+            self._questions.wait(question)
+        else:
+            self._questions.ask(question, self.number())
+            self.send(question.message)
 
     def _attach(self, channel: Channel) -> None:
         self._channels.append(channel)
@@ -384,12 +355,7 @@ class Connection:
             self.send(messages.Ping(self.number()))
         if self.limits is not None and now - self._heard > DEAD_SECONDS:
             self._broken = True
-        late = [question for question in (*self._waiting, *self._asked.values()) if now > question.deadline]
-        if late:
-            self._waiting = [question for question in self._waiting if question not in late]
-            self._asked = {id_: question for id_, question in self._asked.items() if question not in late}
-            for question in late:
-                question.fail(RemoteError(self.why()))
+        self._questions.expire(now, self.why())
         for channel in list(self._channels):
             self._guarded(lambda channel=channel: channel.tick(now))  # type: ignore[misc]
 
@@ -403,18 +369,8 @@ class Connection:
         self.limits = None
         for job in self._mail.take():
             self._guarded(job)
-        for question in (*self._asked.values(), *self._waiting):
-            question.fail(closed)
+        self._questions.fail_all(closed)
         for channel in list(self._channels):
             self._guarded(lambda channel=channel: channel.shut(closed))  # type: ignore[misc]
         self._mail.close()
         self._context.term()
-
-    def _result(self, question: _Question) -> FromDaemon:
-        """Wait for the answer; the thread gives one to every question, unless it ended just before it was put."""
-        while True:
-            try:
-                return question.answer.result(TICK_SECONDS)
-            except TimeoutError:
-                if not self._thread.is_alive() and not question.answer.done():
-                    raise Closed(f"the connection to {self.address} is closed") from None
