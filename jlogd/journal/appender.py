@@ -27,7 +27,7 @@ from jlogd.journal.disk import Buffer, Lock
 from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_head, decode_owner
 from jlogd.journal.producers import Heard, Producers
 from jlogd.journal.slots import SlotFile
-from jlogd.journal.tail import Found, Tail, read_tail, recover, start_segment, write_all
+from jlogd.journal.tail import Found, Tail, read_tail, recover, remove_old_heads, start_segment, write_all
 from jlogd.journal.types import Receipt, Settings, sync_interval_ms
 from jlogd.journal.view import View
 
@@ -153,6 +153,7 @@ class Appender:
         head = decode_head(head_file.read())
         if head is None or head.rolling:
             return None
+        remove_old_heads(view, owner.epoch)  # the recovery that made this epoch may have been cut off before it did
         producers = Producers()
         try:
             read_tail(view, head, producers, 0)

@@ -52,6 +52,9 @@ class Journal:
         self._listeners: list[Callable[[], None]] = []
         self._closed = False
         try:
+            # Whoever made the log, a segment or a subscriber may have died before their names were durable.
+            for directory in (self.path.parent, self.path, self.view.layout.subscribers):
+                disk.sync_dir(directory)
             self._appender.recover()
         except BaseException:
             self._appender.close()

@@ -149,12 +149,17 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
         found.next = max([found.next, *positions])
     file, fresh = start_segment(view, found, epoch, found.again)
     SlotFile.create(disk, layout.head(epoch), HEAD, fresh.encode())
-    for old in head_epochs(view.names()):
-        if old < epoch:
-            disk.unlink(layout.head(old))
+    remove_old_heads(view, epoch)
     head_file = SlotFile.open(disk, layout.head(epoch), HEAD, hint=True)
     head_file.read()
     return Tail(file, fresh, head_file, found.producers, found.torn_bytes)
+
+
+def remove_old_heads(view: View, epoch: int) -> None:
+    """Remove the heads of epochs before `epoch`: a reader holds on to a head until it is gone."""
+    for old in head_epochs(view.names()):
+        if old < epoch:
+            view.disk.unlink(view.layout.head(old))
 
 
 def read_tail(view: View, head: Head, producers: Producers, start: int) -> None:
