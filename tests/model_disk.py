@@ -38,6 +38,7 @@ import os
 import random
 import threading
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -245,6 +246,13 @@ class Call:
     op: str
     path: Path
     detail: str = ""
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything on the disk."""
+        return self.op in ("append", "pwrite", "sync", "sync_dir", "rename", "unlink", "mkdir", "rmdir") or (
+            self.op == "open" and self.detail == "create"
+        )
 
     def __str__(self) -> str:
         return f"{self.number:5} {self.process} {self.op:8} {self.path} {self.detail}"
@@ -636,7 +644,7 @@ class ModelProcess:
 
 def hash_of(name: str) -> int:
     """An order of names that is the same in every run."""
-    return random.Random(name).getrandbits(32)
+    return zlib.crc32(name.encode())
 
 
 class _Lock:

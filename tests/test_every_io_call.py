@@ -1,247 +1,436 @@
-"""One fixed life of a log, with something going wrong at every single I/O call of it.
+"""One fixed workload, and every single I/O call of it: crashed before and after, failed, looked at, taken over.
 
-The life: made with two subscribers, opened, appended to until it rolls, consumed, pruned, appended to by a second
-process, a subscriber removed and others added, closed. Its N calls are counted; then it is lived again for each of
-them, with that call crashing before or after its effect (the process alone, or the whole machine), or failing. After
-that a fresh process opens the log, producers send again what was not acknowledged, and the oracle counts.
+The workload makes a log, appends, rolls, consumes, prunes, adds and removes a subscriber, closes and opens again. It is
+small: the calls are counted by running it once, and then it is run again for each of them.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from model_disk import CONTENTS, Crash, Fault, ModelDisk, ModelProcess
+from model_disk import CONTENTS, NAMES, Call, Crash, Fault, ModelDisk, ModelProcess
 from oracle import Oracle, record
 
-from jlogd.errors import JlogError, LogExists, LogNotFound
-from jlogd.journal.batch import Batch, encode
-from jlogd.journal.check import check
+from jlogd.errors import JlogError, LogExists, LogNotFound, SubscriberExists, SubscriberUnknown
+from jlogd.journal.batch import Batch, Gap, encode
+from jlogd.journal.cursor import Cursor, locate
 from jlogd.journal.journal import Journal
 from jlogd.journal.types import Receipt, Settings
+from jlogd.journal.view import View
 
 PATH = Path("/spool/log")
 SETTINGS = Settings(segment_bytes=4096)
 READ_ALL = 1 << 30
-PRODUCER = 7
-# Every how many calls the quick run looks; the slow one looks at all of them.
-STRIDE = 9
+# A step is tried again that often in all: a fault that strikes three times fails a step at most as often.
+FAILURES_MAX = 4
+ERRORS = (errno.EIO, errno.ENOSPC, errno.EINTR)
 
 
-class Life:
-    """The life of one log on a model disk. Each step may fail; what follows goes on as well as it can."""
+class Workload:
+    """The workload, its oracle, and where it is. A step that failed is tried again, on a log that is opened again if
+    it must be; a step that succeeded is not."""
 
     def __init__(self) -> None:
         self.disk = ModelDisk()
+        self.home = self.disk.process()
         self.oracle = Oracle()
-        self.homes = [self.disk.process(), self.disk.process()]
-        self.journals: list[Journal | None] = [None, None]
-        self.unsent: list[tuple[Batch, list[bytes]]] = []
-        self.number = 0
-        self.done = {"one": 1, "two": 1}
+        self.journal: Journal | None = None
+        self.pending: list[tuple[Batch, list[bytes]]] = []
+        self.numbers = dict.fromkeys((0, 7, 8), 0)
+        self.places = [1]  # where the subscriber "main" may stand
+        self.failures: list[BaseException] = []
 
-    def live(self) -> None:
-        """All of it. Raises `Crash`."""
-        self._step(lambda: Journal.create(PATH, SETTINGS, ["one", "two"], disk=self.homes[0]))
-        for _ in range(6):
-            self._append(0)
-        self._consume("one")
-        self._append(1)
-        self._append(0)
-        self._consume("two")
-        self._append(0)
-        self.done.pop("two")
-        self.oracle.gone_below = max(self.oracle.gone_below, *self.done.values())
-        self._step(lambda: self._journal(0).remove_subscriber("two"))
-        self._step(lambda: self._journal(1).add_subscriber("three", "end"))
-        self._step(lambda: self._journal(0).clone_subscriber("four", "one"))
-        self._append(1)
-        # From here on everything may go: "four" holds it back only if it could be made.
-        self.oracle.gone_below = max([1, *self.oracle.acked]) + 1
-        self._step(lambda: self._journal(0).set_subscriber("one", "end"))
-        self._append(0)
-        for process in (0, 1):
-            self._step(lambda process=process: self._close(process))
+    # ---- steps ------------------------------------------------------------------------------------------------------
 
-    def afterwards(self) -> None:
-        """Fresh processes: everything that was not acknowledged is sent again, then all is counted."""
-        self.homes = [self.disk.process(), self.disk.process()]
-        self.journals = [None, None]
-        with suppress(LogExists):
-            Journal.create(PATH, SETTINGS, ["one", "two"], disk=self.homes[0])
-        self._append(0)
-        assert not self.unsent, "a sound disk refused"
-        self.count()
-        assert [finding for finding in check(PATH, self.homes[0]) if not finding.harmless] == []
+    def run(self) -> None:
+        for step in self.steps():
+            self.step(step)
 
-    def count(self) -> None:
-        """Read the whole log and compare."""
-        cursor = self._journal(0).cursor("begin")
-        first = cursor.next
-        items = []
-        while found := cursor.read(READ_ALL):
-            items += found
-        self.oracle.whole(items, first)
-
-    def _append(self, process: int) -> None:
-        """Two batches of a producer that sends again what was not acknowledged, and one of nobody."""
-        for count, size in ((1, 300), (3, 200)):
-            records = [record(PRODUCER, self.number + n, size) for n in range(count)]
-            batch = encode(records).numbered(PRODUCER, self.number, self.number + count)
-            self.unsent.append((batch, records))
-            self.number += count
-        anonymous = [record(0, self.number, 100)]
-        sent = [*self.unsent, (encode(anonymous), anonymous)]
-        for _, records in sent:
-            self.oracle.issue(records)
-        self._step(lambda: self._commit(self._journal(process), sent))
-
-    def _commit(self, journal: Journal, sent: list[tuple[Batch, list[bytes]]]) -> None:
-        outcomes = journal.commit([batch for batch, _ in sent])
-        for (batch, records), outcome in zip(sent, outcomes, strict=True):
-            if isinstance(outcome, Receipt):
-                self.oracle.ack(records, outcome)
-                self.unsent = [item for item in self.unsent if item[0] is not batch]
-        if journal.failed:
-            self.journals = [None if found is journal else found for found in self.journals]
-            journal.close()
-
-    def _consume(self, name: str) -> None:
-        def consume() -> None:
-            hold = self._journal(0).hold(name)
+    def step(self, step: Callable[[], None]) -> None:
+        while True:
             try:
-                at = hold.cursor.next
-                while items := hold.read(1500):
-                    at = self.oracle.read(items, at)
-                    self.done[name] = at - 1
-                    self.oracle.gone_below = max(self.oracle.gone_below, min(self.done.values()))
-                    hold.checkpoint(at - 1)  # in the middle of a batch
-            finally:
-                hold.release()
+                return step()
+            except (OSError, JlogError) as error:
+                self.failures.append(error)
+                if len(self.failures) > FAILURES_MAX:
+                    raise
 
-        self._step(consume)
+    def steps(self) -> Iterator[Callable[[], None]]:
+        yield self.create
+        yield self.open
+        yield from self.append((7, 2, 100), (0, 1, 50))
+        yield from self.append((8, 3, 900), (7, 1, 10))
+        yield from self.append((7, 2, 900), (0, 2, 100))  # rolls
+        yield lambda: self.consume(0.5)
+        yield from self.append((8, 1, 3000), (8, 1, 3000))  # rolls twice
+        yield self.add
+        yield lambda: self.consume(1.0)  # lets segments go
+        yield from self.append((7, 1, 10))
+        yield self.remove
+        yield lambda: self.consume(1.0)
+        yield self.close
+        yield self.open
+        yield from self.append((7, 1, 10), (8, 1, 10), (0, 1, 3000))
+        yield from self.append((8, 1, 3000))
 
-    def _journal(self, process: int) -> Journal:
-        found = self.journals[process]
-        if found is None:
-            found = self.journals[process] = Journal.open(PATH, disk=self.homes[process])
-        return found
+    def create(self) -> None:
+        try:
+            Journal.create(PATH, SETTINGS, ["main"], disk=self.home)
+        except LogExists:
+            assert self.failures, "created by nobody"
 
-    def _close(self, process: int) -> None:
-        journal, self.journals[process] = self.journals[process], None
+    def open(self) -> None:
+        if self.journal is None or self.journal.failed:
+            self.close()
+            self.journal = Journal.open(PATH, disk=self.home)
+
+    def append(self, *parts: tuple[int, int, int]) -> Iterator[Callable[[], None]]:
+        for producer, count, size in parts:
+            at = self.numbers[producer]
+            self.numbers[producer] = at + count
+            records = [record(producer, number, size) for number in range(at, at + count)]
+            batch = encode(records)
+            self.pending.append((batch.numbered(producer, at, at + count) if producer else batch, records))
+        yield self.send
+
+    def send(self) -> None:
+        self.open()
+        for _, records in self.pending:
+            self.oracle.issue(records)
+        sent, self.pending = self.pending, [item for item in self.pending if item[0].producer]
+        outcomes = self.journal.commit([batch for batch, _ in sent])
+        for item, outcome in zip(sent, outcomes, strict=True):
+            if isinstance(outcome, Receipt):
+                self.oracle.ack(item[1], outcome)
+                self.pending = [other for other in self.pending if other is not item]
+        refused = [outcome for outcome in outcomes if isinstance(outcome, JlogError)]
+        if refused:
+            raise refused[0]
+
+    def consume(self, part: float) -> None:
+        self.open()
+        hold = self.journal.hold("main")
+        try:
+            at = start = hold.cursor.next
+            assert at in self.places, f"the subscriber stands at {at}, and was only ever at {self.places}"
+            while items := hold.read(READ_ALL):
+                at = self.oracle.read(items, at)
+            to = start + round((at - start) * part)
+            self.places.append(to)
+            self.oracle.gone_below = max(self.oracle.gone_below, to)
+            hold.checkpoint(to)
+        finally:
+            hold.release()
+
+    def add(self) -> None:
+        self.open()
+        try:
+            self.journal.add_subscriber("other", "end")
+        except SubscriberExists:
+            assert self.failures
+
+    def remove(self) -> None:
+        self.open()
+        try:
+            self.journal.remove_subscriber("other")
+        except SubscriberUnknown:
+            assert self.failures
+
+    def close(self) -> None:
+        journal, self.journal = self.journal, None
         if journal is not None:
             journal.close()
 
-    def _step(self, step: Callable[[], None]) -> None:
+    # ---- afterwards -------------------------------------------------------------------------------------------------
+
+    def check(self, journal: Journal) -> None:
+        """Everything there is, against the oracle."""
+        for name in journal.subscriber_names():
+            assert name in ("main", "other")
+        at = journal.subscribers.read("main").position.next
+        assert at in self.places, f"the subscriber stands at {at}, and was only ever at {self.places}"
+        self.read_whole(journal)
+
+    def read_whole(self, journal: Journal) -> None:
+        cursor = journal.cursor("begin")
+        first, items = cursor.next, list[Batch | Gap]()
+        while found := cursor.read(READ_ALL):
+            items += found
+        cursor.close()
+        self.oracle.whole(items, first)
+
+    def recover(self, home: ModelProcess) -> None:
+        """What an operator does after the crash: start again. Then all must be as it was promised, and go on."""
+        self.home, self.journal = home, None
+        self.failures.append(Crash())
         try:
+            journal = Journal.open(PATH, disk=home)
+        except LogNotFound:
+            assert not self.oracle.acked, "the log is gone"
+            self.create()
+            journal = Journal.open(PATH, disk=home)
+        self.journal = journal
+        self.check(journal)
+        self.send()
+        for step in self.append((7, 1, 10), (0, 1, 10)):
             step()
-        except (OSError, JlogError):
-            if not self.disk.last_fault and not any(fault.struck for fault in self.disk.faults):
-                raise
+        self.consume(1.0)
+        self.check(journal)
+        self.close()
 
 
-def calls_of_a_life() -> int:
-    life = Life()
-    life.live()
-    calls = life.disk.calls
-    assert not life.unsent
-    life.count()
-    assert life.oracle.gone_below > 20, "nothing was pruned: the life is too quiet"
-    return calls
+def trace() -> list[Call]:
+    workload = Workload()
+    workload.run()
+    return workload.disk.trace
 
 
-N = calls_of_a_life()
-CALLS = [
-    pytest.param(range(start, N + 1, STRIDE), id=f"from {start}", marks=() if start == 1 else pytest.mark.slow)
-    for start in range(1, STRIDE + 1)
-]
+TRACE = trace()
+CALLS = [call.number for call in TRACE]
+# Crashing before a call that changes nothing is crashing after the one before it.
+CHANGES = [call.number for call in TRACE if call.changes]
 
 
-def crashed_at(call: int, after: bool) -> Life:
-    life = Life()
-    life.disk.faults = [Fault(crash=True, at=call, after=after)]
-    try:
-        life.live()
-    except Crash:
-        life.disk.faults = []
-        return life
-    # There is no "after" of a call that fails: the unlink of what was not there.
-    assert after and life.disk.trace[call - 1].op == "unlink"
-    return crashed_at(call, after=False)
+def test_the_workload_is_the_same_every_time_and_does_everything():
+    assert [(call.op, call.path, call.detail) for call in trace()] == [(c.op, c.path, c.detail) for c in TRACE]
+    workload = Workload()
+    workload.run()
+    assert not workload.failures
+    workload.check(workload.journal)
+    assert workload.journal.view.chain()[0].first > 1, "it prunes"
+    assert len(workload.disk.files(".seg")) > 1, "it rolls"
+    assert len(CALLS) > 150
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("calls", CALLS)
-def test_the_process_dies_at_a_call(calls: range, after: bool) -> None:
-    for call in calls:
-        life = crashed_at(call, after)
-        life.disk.kill()
-        life.afterwards()
-        life.disk.crash(call)
-        life.homes, life.journals = [life.disk.process()] * 2, [None, None]
-        life.count()
+# ---- crashes -------------------------------------------------------------------------------------------------------
 
 
+def crashed(call: int, after: bool) -> Workload:
+    workload = Workload()
+    workload.disk.faults.append(Fault(crash=True, at=call, after=after))
+    with pytest.raises(Crash):
+        workload.run()
+    workload.disk.faults.clear()
+    return workload
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_at_every_call(after):
+    for call in CHANGES:
+        workload = crashed(call, after)
+        workload.disk.kill()
+        workload.recover(workload.disk.process())
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_power_lost_at_every_call(after):
+    for call in CHANGES:
+        workload = crashed(call, after)
+        workload.recover(workload.disk.crash(call))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("contents", CONTENTS)
-@pytest.mark.parametrize("calls", CALLS)
-def test_the_machine_dies_at_a_call(calls: range, contents: str) -> None:
-    for call in calls:
-        life = crashed_at(call, after=bool(call % 2))
-        life.disk.crash(call, contents)  # type: ignore[arg-type]
-        life.afterwards()
+def test_power_lost_at_every_call_in_every_way(contents, names):
+    for call in CHANGES:
+        for seed in range(3):
+            workload = crashed(call, after=True)
+            workload.recover(workload.disk.crash(seed, contents, names))
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EINTR], ids=errno.errorcode.get)
-@pytest.mark.parametrize("calls", CALLS)
-def test_a_call_fails(calls: range, code: int) -> None:
-    for call in calls:
-        life = Life()
-        life.disk.faults = [Fault(error=code, at=call)]
-        life.live()
-        life.disk.faults = []
-        life.homes[0].kill()
-        life.homes[1].kill()
-        life.afterwards()
-        life.disk.crash(call)
-        life.homes, life.journals = [life.disk.process()] * 2, [None, None]
-        life.count()
+@pytest.mark.slow
+@pytest.mark.parametrize("power", [False, True])
+def test_crashed_again_in_every_call_of_the_recovery(power):
+    """At every fourth call of the workload, and there at every call of what follows."""
+
+    def once(call: int) -> Workload:
+        workload = crashed(call, after=True)
+        if power:
+            workload.disk.crash(call)
+        else:
+            workload.disk.kill()
+        return workload
+
+    for call in CHANGES[::4]:
+        workload = once(call)
+        before = workload.disk.calls
+        workload.recover(workload.disk.process())
+        for again in range(1, workload.disk.calls - before + 1):
+            workload = once(call)
+            workload.disk.faults.append(Fault(crash=True, at=again, after=True))
+            with pytest.raises(Crash):
+                workload.recover(workload.disk.process())
+            if power:
+                workload.recover(workload.disk.crash(again))
+            else:
+                workload.disk.kill()
+                workload.recover(workload.disk.process())
 
 
-@pytest.mark.parametrize("calls", CALLS)
-def test_every_call_fails_from_one_on_until_the_disk_is_mended(calls: range) -> None:
-    for call in calls:
-        life = Life()
-        life.disk.faults = [Fault(error=errno.EIO, at=call, times=1 << 30)]
-        with suppress(LogNotFound):
-            life.live()
-        life.disk.faults = []
-        life.disk.kill()
-        life.afterwards()
+# ---- failures ------------------------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_full_at_every_size() -> None:
-    """No spin, no silence: refused, then accepted once there is room."""
-    size = Life()
-    size.live()
-    for capacity in range(9000, size.disk.used() + 9000, 700):
-        life = Life()
-        life.disk.capacity = capacity
-        life.disk.faults = [Fault(at=1 << 30)]  # nothing but the capacity strikes
-        life.disk.last_fault = life.disk.faults[0]
+def failed(fault: Fault) -> None:
+    workload = Workload()
+    workload.disk.faults.append(fault)
+    workload.run()
+    workload.disk.faults.clear()
+    assert not workload.pending, "what was not acknowledged was sent again"
+    workload.check(workload.journal)
+    workload.recover(workload.disk.crash(fault.struck))
+
+
+def test_failed_at_every_call():
+    for call in CALLS:
+        failed(Fault(error=errno.EIO, at=call))
+
+
+def test_out_of_space_at_every_change():
+    for call in CHANGES:
+        failed(Fault(error=errno.ENOSPC, at=call))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("code", ERRORS, ids=errno.errorcode.get)
+def test_failed_at_every_call_in_every_way(code, times):
+    """The errnos, and more than one failure in a row: the second attempt fails too."""
+    for call in CALLS:
+        failed(Fault(error=code, at=call, times=times))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("code", ERRORS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("after", [False, True])
+def test_failed_after_every_call(code, keep, after):
+    """After its effect: the call did what it should, and said that it did not."""
+    for call in CALLS:
+        # Neither locks nor opens: those would leave something held.
+        failed(Fault(error=code, at=call, keep=keep, after=after, op="[!lo]*"))
+
+
+def test_short_writes_at_every_call():
+    for append in range(1, sum(call.op == "append" for call in TRACE) + 1):
+        failed(Fault(short=1, op="append", at=append, times=3))
+
+
+@pytest.mark.parametrize("op", ["sync", "append", "sync_dir"])
+def test_a_disk_that_fails_for_good(op):
+    """From some call on nothing works: the log says so at once, acknowledges nothing more, and loses nothing."""
+    for call in range(1, sum(call.op == op for call in TRACE) + 1):
+        workload = Workload()
+        workload.disk.faults.append(Fault(error=errno.EIO, op=op, at=call, times=1 << 30))
+        with pytest.raises((OSError, JlogError)):
+            workload.run()
+            raise OSError("the fault was past the end")
+        workload.disk.faults.clear()
+        workload.recover(workload.disk.crash(call))
+
+
+def test_a_full_disk_at_every_size():
+    """Space ends somewhere: nothing is accepted and lost, readers go on, and so does the log once there is space."""
+    top = Workload()
+    top.run()
+    for capacity in range(0, top.disk.used() * 2, 700):
+        workload = Workload()
+        workload.disk.capacity = capacity
         with suppress(OSError, JlogError):
-            life.live()
-        life.disk.capacity = None
-        life.disk.kill()
-        life.afterwards()
+            workload.run()
+        if workload.disk.process().exists(PATH) and workload.journal is not None:
+            workload.read_whole(workload.journal)
+        workload.disk.capacity = None
+        if workload.journal is not None:
+            workload.step(workload.send)
+            workload.check(workload.journal)
+        workload.recover(workload.disk.crash(capacity))
 
 
-def test_the_model_process_is_what_the_journal_believes_it_is(disk: ModelProcess) -> None:
-    """A second opening in one process shares its locks and not its state."""
-    Journal.create(PATH, SETTINGS, disk=disk)
-    first, second = Journal.open(PATH, disk=disk), Journal.open(PATH, disk=disk)
-    assert first.commit([encode([b"a"])]) == [Receipt(1, 1)]
-    assert second.commit([encode([b"b"])]) == [Receipt(2, 1)]
-    assert first.commit([encode([b"c"])]) == [Receipt(3, 1)]
+# ---- others, at every call -----------------------------------------------------------------------------------------
+
+
+def test_what_readers_see_at_every_call_is_durable():
+    """A reader of another process looks at every call; then the power goes. What it was given must still be there."""
+    for call in CHANGES:
+        workload = Workload()
+        looker = workload.disk.process()
+
+        def look(workload: Workload = workload, looker: ModelProcess = looker) -> None:
+            if looker.exists(PATH):
+                view = View(PATH, looker)
+                cursor = Cursor(view, locate(view, "begin"))
+                at = cursor.next
+                while items := cursor.read(READ_ALL):
+                    at = workload.oracle.read(items, at)
+            raise Crash
+
+        workload.disk.faults.append(Fault(action=look, at=call))
+        with pytest.raises(Crash):
+            workload.run()
+        workload.recover(workload.disk.crash(call))
+
+
+def test_a_reader_that_stays_sees_everything():
+    """One cursor of another process, and one that is opened anew each time, read on at every call."""
+    workload = Workload()
+    looker = workload.disk.process()
+    state: dict[str, object] = {}
+
+    def look() -> None:
+        if not looker.exists(PATH) or state.get("busy"):
+            return
+        state["busy"] = True
+        if "cursor" not in state:
+            view = View(PATH, looker)
+            state["cursor"], state["at"] = Cursor(view, locate(view, "begin")), 1
+        items = state["cursor"].read(READ_ALL)
+        state["at"] = workload.oracle.read(items, state["at"])
+        state["busy"] = False
+
+    workload.disk.faults.append(Fault(action=look, times=1 << 30))
+    workload.run()
+    workload.disk.faults.clear()
+    look()
+    assert state["at"] == workload.journal.view.head().visible
+    assert set(workload.oracle.acked) <= set(workload.oracle.delivered)
+
+
+def test_taken_over_at_every_call():
+    """The lease of a paused host runs out, another host takes the log over and writes; then the first one wakes up."""
+    for call in CHANGES:
+        workload = Workload()
+        other = workload.disk.process("b")
+        taken: list[Journal] = []
+
+        def take_over(workload: Workload = workload, other: ModelProcess = other, taken: list = taken) -> None:
+            if not other.exists(PATH):
+                return
+            workload.disk.lose_locks(workload.home)
+            journal = Journal.take_over(PATH, disk=other)
+            taken.append(journal)
+            records = [record(99, 0, 50)]
+            workload.oracle.issue(records)
+            (outcome,) = journal.commit([encode(records).numbered(99, 0, 1)])
+            workload.oracle.ack(records, outcome)
+
+        workload.disk.faults.append(Fault(action=take_over, at=call))
+        with suppress(OSError, JlogError):
+            workload.run()
+        if not taken:
+            continue
+        journal = taken[0]
+        workload.check(journal)
+        records = [record(99, 1, 50)]
+        workload.oracle.issue(records)
+        (outcome,) = journal.commit([encode(records).numbered(99, 1, 2)])
+        assert isinstance(outcome, Receipt), outcome
+        workload.oracle.ack(records, outcome)
+        workload.check(journal)
+        workload.disk.crash(call)
+        again = Journal.open(PATH, disk=workload.disk.process("b"))
+        workload.check(again)

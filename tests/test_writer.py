@@ -40,6 +40,10 @@ class FullSink:
             self._queue.append((batch, done))
             self._changed.notify()
 
+    def commit_here(self, items: list[tuple[Batch, Done]]) -> None:
+        for batch, done in items:
+            self.submit(batch, done)
+
     def position(self, producer: int) -> int | None:
         return None
 

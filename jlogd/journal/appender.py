@@ -53,6 +53,8 @@ class Appender:
         except BaseException:
             self._owner_lock.release()
             raise
+        self._owner_seen: bytes | None = None
+        self._owner_known: Owner | None = None
         self._tail: Tail | None = None
         self._epoch = 0
         self._refused_tail = False  # what stands after the durable end was refused to its producers
@@ -120,7 +122,11 @@ class Appender:
         return _Held(self._view.disk.lock(self._view.layout.append_lock))
 
     def _owner(self) -> Owner:
-        return decode_owner(self._owner_file.read(), str(self._view.layout.owner))
+        payload = self._owner_file.read()
+        if payload is not self._owner_seen or self._owner_known is None:
+            self._owner_known = decode_owner(payload, str(self._view.layout.owner))
+            self._owner_seen = payload
+        return self._owner_known
 
     def _check_owner(self, owner: Owner) -> None:
         if owner.host != self._view.disk.host():

@@ -102,7 +102,7 @@ def read_meta(disk: Disk, layout: Layout) -> Meta:
         raise LogNotFound(f"there is no log at {layout.root}; create one with `jlogctl create {layout.root}`") from None
     try:
         meta = msgspec.json.decode(data, type=Meta)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # not JSON, not UTF-8, or not these fields
         raise FormatError(f"log.json cannot be read ({error})", str(layout.meta)) from error
     except UsageError as error:
         raise FormatError(f"log.json cannot be used ({error})", str(layout.meta)) from error

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jlogd import errors
 from jlogd.errors import Closed, JlogError, ProducerGap, RemoteError
@@ -82,6 +82,11 @@ class RemoteSink:
         if not self._poked:
             self._poked = True
             self._connection.poke(self)
+
+    def commit_here(self, items: Sequence[tuple[Batch, Done]]) -> None:
+        """Submit batches for a caller that is going to wait for them."""
+        for batch, done in items:
+            self.submit(batch, done)
 
     def position(self, producer: int) -> int | None:
         """Where the last batch of `producer` that the log accepted ended."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jlogd.journal.batch import Batch
 from jlogd.writer.committer import Committer
@@ -19,6 +19,9 @@ class LocalSink:
 
     def submit(self, batch: Batch, done: Done) -> None:
         self._committer.submit(batch, done)
+
+    def commit_here(self, items: Sequence[tuple[Batch, Done]]) -> None:
+        self._committer.commit_here(items)
 
     def position(self, producer: int) -> int | None:
         return self._committer.journal.producer_position(producer)

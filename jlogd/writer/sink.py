@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from jlogd.errors import JlogError
@@ -17,6 +17,9 @@ class Sink(Protocol):
 
     def submit(self, batch: Batch, done: Done) -> None:
         """Queue a batch. `done` is called once, from another thread, when it is durable or was refused."""
+
+    def commit_here(self, items: Sequence[tuple[Batch, Done]]) -> None:
+        """Submit batches for a caller that is going to wait for them: they may be settled before this returns."""
 
     def position(self, producer: int) -> int | None:
         """Where the last accepted batch of `producer` ended; None when the log does not know it."""

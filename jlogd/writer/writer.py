@@ -98,6 +98,7 @@ class Writer:
         self._unsettled_bytes = 0
         self._handed = 0
         self._awaited = 0  # handed over and not answered yet
+        self._leading = False  # a thread that flushes submits the rest itself; nobody may overtake it
         self._stalled = False  # one was refused for now: all are sent again, in order, once none is awaited
         self._error: JlogError | None = None
         self._closed = False
@@ -162,7 +163,12 @@ class Writer:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
+            may_lead = not (self._awaited or self._stalled or self._leading)
+            self._leading = self._leading or may_lead
             self._close_batch()
+        if may_lead:
+            self._lead()
+        with self._changed:
             while self._unsettled and self._error is None:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
@@ -199,6 +205,18 @@ class Writer:
             for piece, piece_bytes in _pieces(records, size):
                 self._admit(piece_bytes)
                 self._add(piece, piece_bytes)
+
+    def _lead(self) -> None:
+        """Submit what is there from this thread, which is going to wait for it anyway."""
+        with self._changed:
+            items = [(sent.batch, partial(self._settle, sent)) for sent in iter(self._next, None)]
+        try:
+            if items:
+                self._sink.commit_here(items)
+        finally:
+            with self._changed:
+                self._leading = False
+                self._hand_over()
 
     # Called with `_changed` held
 
@@ -239,13 +257,19 @@ class Writer:
 
     def _hand_over(self) -> None:
         """Give the sink what it may have now."""
-        while self._handed < len(self._unsettled) and not self._stalled:
-            sent = self._unsettled[self._handed]
-            if self._awaited and not self._introduced and sent.batch.producer == self._producer:
-                return
-            self._handed += 1
-            self._awaited += 1
+        while not self._leading and (sent := self._next()) is not None:
             self._sink.submit(sent.batch, partial(self._settle, sent))
+
+    def _next(self) -> _Sent | None:
+        """The next batch that the sink may have now, counted as handed over."""
+        if self._stalled or self._handed == len(self._unsettled):
+            return None
+        sent = self._unsettled[self._handed]
+        if self._awaited and not self._introduced and sent.batch.producer == self._producer:
+            return None
+        self._handed += 1
+        self._awaited += 1
+        return sent
 
     def _raise_error(self) -> None:
         if self._error is not None:
