@@ -142,6 +142,18 @@ class ProtocolError(RemoteError):
     code = "protocol"
 
 
+class SlowDown(RemoteError):
+    """The daemon holds as much as it may for now; the same again a little later is accepted."""
+
+    code = "slow-down"
+
+
+class NoSession(RemoteError):
+    """The daemon does not know this connection (any more); it must say hello first."""
+
+    code = "no-session"
+
+
 class NotServed(JlogError):
     """The daemon does not offer this operation to this client."""
 

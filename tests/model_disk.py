@@ -390,9 +390,11 @@ class ModelDisk:
             fault = self.last_fault = due[0] if due else None
             if fault and not fault.after:
                 self._strike(process, fault, path)
-            yield fault
-            if fault and fault.after:
-                self._strike(process, fault, path)
+            try:
+                yield fault
+            finally:  # also when the call failed by itself
+                if fault and fault.after:
+                    self._strike(process, fault, path)
 
     def _strike(self, process: ModelProcess, fault: Fault, path: Path) -> None:
         if fault.action:

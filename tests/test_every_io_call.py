@@ -1,7 +1,8 @@
 """One fixed workload, and every single I/O call of it: crashed before and after, failed, looked at, taken over.
 
-The workload makes a log, appends, rolls, consumes, prunes, adds and removes a subscriber, closes and opens again. It is
-small: the calls are counted by running it once, and then it is run again for each of them.
+The workload makes a log, appends from two processes, rolls, consumes, prunes, adds, clones, moves and removes
+subscribers, closes and opens again. It is small: its calls are counted by running it once, and then it is run again for
+each of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from oracle import Oracle, record
 
 from jlogd.errors import JlogError, LogExists, LogNotFound, SubscriberExists, SubscriberUnknown
 from jlogd.journal.batch import Batch, Gap, encode
+from jlogd.journal.check import check
 from jlogd.journal.cursor import Cursor, locate
 from jlogd.journal.journal import Journal
 from jlogd.journal.types import Receipt, Settings
@@ -36,9 +38,9 @@ class Workload:
 
     def __init__(self) -> None:
         self.disk = ModelDisk()
-        self.home = self.disk.process()
+        self.homes = [self.disk.process(), self.disk.process()]
         self.oracle = Oracle()
-        self.journal: Journal | None = None
+        self.journals: list[Journal | None] = [None, None]
         self.pending: list[tuple[Batch, list[bytes]]] = []
         self.numbers = dict.fromkeys((0, 7, 8), 0)
         self.places = [1]  # where the subscriber "main" may stand
@@ -63,46 +65,54 @@ class Workload:
         yield self.create
         yield self.open
         yield from self.append((7, 2, 100), (0, 1, 50))
-        yield from self.append((8, 3, 900), (7, 1, 10))
+        yield from self.append((8, 3, 900), (7, 1, 10), process=1)
         yield from self.append((7, 2, 900), (0, 2, 100))  # rolls
         yield lambda: self.consume(0.5)
         yield from self.append((8, 1, 3000), (8, 1, 3000))  # rolls twice
-        yield self.add
+        yield lambda: self.administer(lambda: self.open().add_subscriber("other", "end"))
+        yield lambda: self.administer(lambda: self.open(1).clone_subscriber("third", "other"))
         yield lambda: self.consume(1.0)  # lets segments go
-        yield from self.append((7, 1, 10))
-        yield self.remove
+        yield from self.append((7, 1, 10), process=1)
+        yield lambda: self.administer(lambda: self.open().set_subscriber("other", "end"))
+        yield lambda: self.administer(lambda: self.open().remove_subscriber("other"))
+        yield lambda: self.administer(lambda: self.open(1).remove_subscriber("third"))
         yield lambda: self.consume(1.0)
         yield self.close
         yield self.open
         yield from self.append((7, 1, 10), (8, 1, 10), (0, 1, 3000))
-        yield from self.append((8, 1, 3000))
+        yield from self.append((8, 1, 3000), process=1)
 
     def create(self) -> None:
         try:
-            Journal.create(PATH, SETTINGS, ["main"], disk=self.home)
+            Journal.create(PATH, SETTINGS, ["main"], disk=self.homes[0])
         except LogExists:
             assert self.failures, "created by nobody"
 
-    def open(self) -> None:
-        if self.journal is None or self.journal.failed:
-            self.close()
-            self.journal = Journal.open(PATH, disk=self.home)
+    def open(self, process: int = 0) -> Journal:
+        journal = self.journals[process]
+        if journal is not None and not journal.failed:
+            return journal
+        self.close(process)
+        journal = self.journals[process] = Journal.open(PATH, disk=self.homes[process])
+        return journal
 
-    def append(self, *parts: tuple[int, int, int]) -> Iterator[Callable[[], None]]:
+    def append(self, *parts: tuple[int, int, int], process: int = 0) -> Iterator[Callable[[], None]]:
+        """For each part: a producer (0: nobody), how many records, of how many bytes."""
         for producer, count, size in parts:
             at = self.numbers[producer]
             self.numbers[producer] = at + count
             records = [record(producer, number, size) for number in range(at, at + count)]
             batch = encode(records)
             self.pending.append((batch.numbered(producer, at, at + count) if producer else batch, records))
-        yield self.send
+        yield lambda: self.send(process)
 
-    def send(self) -> None:
-        self.open()
+    def send(self, process: int = 0) -> None:
+        """Everything that was not acknowledged; what nobody numbered is sent once."""
+        journal = self.open(process)
         for _, records in self.pending:
             self.oracle.issue(records)
         sent, self.pending = self.pending, [item for item in self.pending if item[0].producer]
-        outcomes = self.journal.commit([batch for batch, _ in sent])
+        outcomes = journal.commit([batch for batch, _ in sent])
         for item, outcome in zip(sent, outcomes, strict=True):
             if isinstance(outcome, Receipt):
                 self.oracle.ack(item[1], outcome)
@@ -112,8 +122,7 @@ class Workload:
             raise refused[0]
 
     def consume(self, part: float) -> None:
-        self.open()
-        hold = self.journal.hold("main")
+        hold = self.open().hold("main")
         try:
             at = start = hold.cursor.next
             assert at in self.places, f"the subscriber stands at {at}, and was only ever at {self.places}"
@@ -126,31 +135,23 @@ class Workload:
         finally:
             hold.release()
 
-    def add(self) -> None:
-        self.open()
+    def administer(self, what: Callable[[], None]) -> None:
         try:
-            self.journal.add_subscriber("other", "end")
-        except SubscriberExists:
-            assert self.failures
+            what()
+        except (SubscriberExists, SubscriberUnknown):
+            assert self.failures, "an attempt before had its effect, or the one before it never had"
 
-    def remove(self) -> None:
-        self.open()
-        try:
-            self.journal.remove_subscriber("other")
-        except SubscriberUnknown:
-            assert self.failures
-
-    def close(self) -> None:
-        journal, self.journal = self.journal, None
-        if journal is not None:
-            journal.close()
+    def close(self, process: int | None = None) -> None:
+        for number in (0, 1) if process is None else (process,):
+            journal, self.journals[number] = self.journals[number], None
+            if journal is not None:
+                journal.close()
 
     # ---- afterwards -------------------------------------------------------------------------------------------------
 
     def check(self, journal: Journal) -> None:
         """Everything there is, against the oracle."""
-        for name in journal.subscriber_names():
-            assert name in ("main", "other")
+        assert set(journal.subscriber_names()) <= {"main", "other", "third"}
         at = journal.subscribers.read("main").position.next
         assert at in self.places, f"the subscriber stands at {at}, and was only ever at {self.places}"
         self.read_whole(journal)
@@ -163,24 +164,33 @@ class Workload:
         cursor.close()
         self.oracle.whole(items, first)
 
-    def recover(self, home: ModelProcess) -> None:
-        """What an operator does after the crash: start again. Then all must be as it was promised, and go on."""
-        self.home, self.journal = home, None
+    def recover(self, *homes: ModelProcess) -> None:
+        """What an operator does after a crash: start again. Then all must be as it was promised, and go on."""
+        self.homes = [homes[0], homes[-1]]
+        self.journals = [None, None]
         self.failures.append(Crash())
         try:
-            journal = Journal.open(PATH, disk=home)
+            self.open()
         except LogNotFound:
             assert not self.oracle.acked, "the log is gone"
             self.create()
-            journal = Journal.open(PATH, disk=home)
-        self.journal = journal
-        self.check(journal)
+        self.check(self.open())
         self.send()
-        for step in self.append((7, 1, 10), (0, 1, 10)):
+        for step in self.append((7, 1, 10), (0, 1, 10), process=1):
             step()
         self.consume(1.0)
-        self.check(journal)
+        self.check(self.open())
+        faults = [finding for finding in check(PATH, self.homes[0]) if not finding.harmless]
+        assert not faults, faults
         self.close()
+
+    def recover_all(self, *, power: int | None = None) -> None:
+        """The same on two new processes, after a power loss (its seed) or after the processes were killed."""
+        if power is None:
+            self.disk.kill()
+        else:
+            self.disk.crash(power)
+        self.recover(self.disk.process(), self.disk.process())
 
 
 def trace() -> list[Call]:
@@ -196,12 +206,12 @@ CHANGES = [call.number for call in TRACE if call.changes]
 
 
 def test_the_workload_is_the_same_every_time_and_does_everything():
-    assert [(call.op, call.path, call.detail) for call in trace()] == [(c.op, c.path, c.detail) for c in TRACE]
+    assert [(call.op, call.path) for call in trace()] == [(call.op, call.path) for call in TRACE]
     workload = Workload()
     workload.run()
     assert not workload.failures
-    workload.check(workload.journal)
-    assert workload.journal.view.chain()[0].first > 1, "it prunes"
+    workload.check(workload.open())
+    assert workload.open().view.chain()[0].first > 1, "it prunes"
     assert len(workload.disk.files(".seg")) > 1, "it rolls"
     assert len(CALLS) > 150
 
@@ -222,15 +232,14 @@ def crashed(call: int, after: bool) -> Workload:
 def test_killed_at_every_call(after):
     for call in CHANGES:
         workload = crashed(call, after)
-        workload.disk.kill()
-        workload.recover(workload.disk.process())
+        workload.recover_all()
+        workload.recover_all(power=call)
 
 
 @pytest.mark.parametrize("after", [False, True])
 def test_power_lost_at_every_call(after):
     for call in CHANGES:
-        workload = crashed(call, after)
-        workload.recover(workload.disk.crash(call))
+        crashed(call, after).recover_all(power=call)
 
 
 @pytest.mark.slow
@@ -240,7 +249,8 @@ def test_power_lost_at_every_call_in_every_way(contents, names):
     for call in CHANGES:
         for seed in range(3):
             workload = crashed(call, after=True)
-            workload.recover(workload.disk.crash(seed, contents, names))
+            workload.disk.crash(seed, contents, names)
+            workload.recover(workload.disk.process(), workload.disk.process())
 
 
 @pytest.mark.slow
@@ -260,16 +270,13 @@ def test_crashed_again_in_every_call_of_the_recovery(power):
         workload = once(call)
         before = workload.disk.calls
         workload.recover(workload.disk.process())
-        for again in range(1, workload.disk.calls - before + 1):
+        for again in [later.number - before for later in workload.disk.trace[before:] if later.changes]:
             workload = once(call)
             workload.disk.faults.append(Fault(crash=True, at=again, after=True))
             with pytest.raises(Crash):
                 workload.recover(workload.disk.process())
-            if power:
-                workload.recover(workload.disk.crash(again))
-            else:
-                workload.disk.kill()
-                workload.recover(workload.disk.process())
+            workload.disk.faults.clear()
+            workload.recover_all(power=again if power else None)
 
 
 # ---- failures ------------------------------------------------------------------------------------------------------
@@ -281,8 +288,8 @@ def failed(fault: Fault) -> None:
     workload.run()
     workload.disk.faults.clear()
     assert not workload.pending, "what was not acknowledged was sent again"
-    workload.check(workload.journal)
-    workload.recover(workload.disk.crash(fault.struck))
+    workload.check(workload.open())
+    workload.recover_all(power=fault.struck)
 
 
 def test_failed_at_every_call():
@@ -320,17 +327,17 @@ def test_short_writes_at_every_call():
         failed(Fault(short=1, op="append", at=append, times=3))
 
 
-@pytest.mark.parametrize("op", ["sync", "append", "sync_dir"])
+@pytest.mark.parametrize("op", ["sync", "append", "sync_dir", pytest.param("*", marks=pytest.mark.slow)])
 def test_a_disk_that_fails_for_good(op):
     """From some call on nothing works: the log says so at once, acknowledges nothing more, and loses nothing."""
-    for call in range(1, sum(call.op == op for call in TRACE) + 1):
+    for call in range(1, sum(op in ("*", call.op) for call in TRACE) + 1):
         workload = Workload()
         workload.disk.faults.append(Fault(error=errno.EIO, op=op, at=call, times=1 << 30))
         with pytest.raises((OSError, JlogError)):
             workload.run()
             raise OSError("the fault was past the end")
         workload.disk.faults.clear()
-        workload.recover(workload.disk.crash(call))
+        workload.recover_all(power=call)
 
 
 def test_a_full_disk_at_every_size():
@@ -342,13 +349,14 @@ def test_a_full_disk_at_every_size():
         workload.disk.capacity = capacity
         with suppress(OSError, JlogError):
             workload.run()
-        if workload.disk.process().exists(PATH) and workload.journal is not None:
-            workload.read_whole(workload.journal)
+        opened = next((journal for journal in workload.journals if journal is not None), None)
+        if opened is not None:
+            workload.read_whole(opened)
         workload.disk.capacity = None
-        if workload.journal is not None:
+        if opened is not None:
             workload.step(workload.send)
-            workload.check(workload.journal)
-        workload.recover(workload.disk.crash(capacity))
+            workload.check(workload.open())
+        workload.recover_all(power=capacity)
 
 
 # ---- others, at every call -----------------------------------------------------------------------------------------
@@ -367,16 +375,17 @@ def test_what_readers_see_at_every_call_is_durable():
                 at = cursor.next
                 while items := cursor.read(READ_ALL):
                     at = workload.oracle.read(items, at)
-            raise Crash
+            workload.disk.kill()
 
         workload.disk.faults.append(Fault(action=look, at=call))
         with pytest.raises(Crash):
             workload.run()
-        workload.recover(workload.disk.crash(call))
+        workload.disk.faults.clear()
+        workload.recover_all(power=call)
 
 
 def test_a_reader_that_stays_sees_everything():
-    """One cursor of another process, and one that is opened anew each time, read on at every call."""
+    """A cursor of another process reads on at every call, across every roll, prune and recovery."""
     workload = Workload()
     looker = workload.disk.process()
     state: dict[str, object] = {}
@@ -396,7 +405,7 @@ def test_a_reader_that_stays_sees_everything():
     workload.run()
     workload.disk.faults.clear()
     look()
-    assert state["at"] == workload.journal.view.head().visible
+    assert state["at"] == workload.open().view.head().visible
     assert set(workload.oracle.acked) <= set(workload.oracle.delivered)
 
 
@@ -410,7 +419,8 @@ def test_taken_over_at_every_call():
         def take_over(workload: Workload = workload, other: ModelProcess = other, taken: list = taken) -> None:
             if not other.exists(PATH):
                 return
-            workload.disk.lose_locks(workload.home)
+            for home in workload.homes:
+                workload.disk.lose_locks(home)
             journal = Journal.take_over(PATH, disk=other)
             taken.append(journal)
             records = [record(99, 0, 50)]
@@ -434,3 +444,10 @@ def test_taken_over_at_every_call():
         workload.disk.crash(call)
         again = Journal.open(PATH, disk=workload.disk.process("b"))
         workload.check(again)
+
+
+def test_two_openings_in_one_process_share_its_locks_and_not_its_state(disk):
+    Journal.create(PATH, SETTINGS, disk=disk)
+    first, second = Journal.open(PATH, disk=disk), Journal.open(PATH, disk=disk)
+    for number, journal in enumerate([first, second, first, second], 1):
+        assert journal.commit([encode([b"%d" % number])]) == [Receipt(number, 1)]

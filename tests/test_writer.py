@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jlogd
-from jlogd.errors import Closed, JlogError, LogFailed, LogFull, TooLarge
+from jlogd.errors import Closed, JlogError, LogFailed, LogFull, ProducerGap, TooLarge, UsageError
 from jlogd.journal.batch import RECORD_BYTES_MAX, Batch, encode
+from jlogd.journal.journal import Journal
 from jlogd.journal.producers import Producers
-from jlogd.journal.types import Receipt
+from jlogd.journal.types import Caps, Receipt
 from jlogd.writer import writer as writer_module
 from jlogd.writer.sink import Done
 from jlogd.writer.writer import Writer
@@ -253,3 +254,30 @@ def test_a_forked_child_cannot_use_the_writer(spool: Path) -> None:
                 os._exit(0)
             os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_second_batch_is_not_taken_for_the_beginning(spool: Path) -> None:
+    """An unknown producer's first batch met a full log; what follows is refused until the first one is there."""
+    Journal.create(spool / "log")
+    with Journal.open(spool / "log") as journal:
+        journal.add_subscriber("slow", "begin", Caps(max_bytes=300))
+        assert isinstance(journal.commit([encode([b"fills it"])])[0], Receipt)
+        first, second = (encode([b"%d" % number]).numbered(5, number, number + 1) for number in range(2))
+        assert isinstance(journal.commit([first])[0], LogFull)
+        journal.remove_subscriber("slow")
+        assert isinstance(journal.commit([second])[0], ProducerGap)
+        assert journal.commit([first, second]) == [Receipt(2, 1), Receipt(3, 1)]
+        assert journal.commit([first, second])[1] == Receipt(3, 1, duplicate=True)
+
+
+@pytest.mark.parametrize("name", ["..", "../owner", "a/b", "", ".lock", "x.lock", "x.new", "a\0b"])
+def test_names_do_not_leave_the_directory(spool: Path, name: str) -> None:
+    Journal.create(spool / "log")
+    with Journal.open(spool / "log") as journal:
+        for refuse in (journal.hold, journal.remove_subscriber, journal.add_subscriber):
+            with pytest.raises(UsageError):
+                refuse(name)
+        with pytest.raises(UsageError):
+            journal.set_subscriber(name, "begin")
+        with pytest.raises(UsageError):
+            journal.clone_subscriber("good", name)

@@ -176,11 +176,11 @@ class Desk:
                 "one consumer at a time: stop it, or use another name"
             )
         try:
-            hold = served.journal.hold(request.name)
+            hold = served.journal.hold(request.name, session.note)
             try:
                 if request.start is not None and request.start > hold.cursor.next:
                     # A client that comes back names where it was; what is before that was delivered already.
-                    hold.cursor = served.journal.cursor(request.start)
+                    hold.seek(request.start)
                 subscription = Subscription(session, request, served, hold, hold.cursor)
             except BaseException:
                 hold.release()

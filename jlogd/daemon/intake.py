@@ -17,10 +17,10 @@ from collections.abc import Callable
 import zstandard
 
 from jlogd.daemon.session import Logs, Session
-from jlogd.errors import Closed, FormatError, JlogError
+from jlogd.errors import Closed, FormatError, JlogError, NoSession, SlowDown
 from jlogd.journal.batch import PLAIN, Batch, from_wire
 from jlogd.journal.types import Receipt
-from jlogd.wire.messages import COST_MIN, NoSession, SlowDown
+from jlogd.wire.messages import COST_MIN
 
 # Batches under way of all clients together: with their copies in ZeroMQ, most of the memory the daemon ever needs.
 APPEND_BYTES_TOTAL = 64 << 20

@@ -31,11 +31,11 @@ from jlogd.daemon.desk import Desk
 from jlogd.daemon.door import Door, Incoming
 from jlogd.daemon.intake import Intake, Outcome
 from jlogd.daemon.session import Logs, Session
-from jlogd.errors import JlogError, ProtocolError, SubscriberUnknown
+from jlogd.errors import JlogError, NoSession, ProtocolError, SlowDown, SubscriberUnknown
 from jlogd.journal.types import Receipt
 from jlogd.wire import messages
 from jlogd.wire.mailbox import Mailbox
-from jlogd.wire.messages import FromDaemon, Limits, NoSession, SlowDown
+from jlogd.wire.messages import FromDaemon, Limits
 
 _log = logging.getLogger("jlogd.server")
 

@@ -32,6 +32,8 @@ from jlogd.journal.types import Receipt, Settings, sync_interval_ms
 from jlogd.journal.view import View
 
 Outcome = Receipt | JlogError
+# Producers that met a full log with their first batch, and are waited for.
+OWED_MAX = 4096
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -55,6 +57,7 @@ class Appender:
             raise
         self._owner_seen: bytes | None = None
         self._owner_known: Owner | None = None
+        self._owed: dict[int, int] = {}  # producers whose first batch was refused, and where it starts
         self._tail: Tail | None = None
         self._epoch = 0
         self._refused_tail = False  # what stands after the durable end was refused to its producers
@@ -79,7 +82,9 @@ class Appender:
                 return [LogFailed(self.failed)] * len(batches)
             try:
                 with self._locked():
-                    return self._commit(batches)
+                    outcomes = self._commit(batches)
+                self._note_refused(batches, outcomes)
+                return outcomes
             except OSError as error:
                 return [self._refuse(error)] * len(batches)
             except JlogError as error:
@@ -218,6 +223,17 @@ class Appender:
         results = iter(self._append(accepted))
         return [next(results) if outcome is None else outcome for outcome in outcomes]
 
+    def _note_refused(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
+        """Remember where producers begin whose first batch was refused. The log lets a producer it does not know start
+        anywhere: a second batch must not be taken for the beginning, and the first one's retry for a repetition."""
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            if isinstance(outcome, Receipt):
+                self._owed.pop(batch.producer, None)
+            elif batch.producer and not isinstance(outcome, ProducerGap):
+                self._owed.setdefault(batch.producer, batch.producer_from)
+        while len(self._owed) > OWED_MAX:
+            self._owed.pop(next(iter(self._owed)))
+
     def _ready_or_recover(self) -> None:
         try:
             self._ready()
@@ -229,7 +245,10 @@ class Appender:
         if not batch.producer:
             return None
         producers = self._current.producers
-        verdict = producers.judge(batch, staged.get(batch.producer) or producers.get(batch.producer))
+        heard = staged.get(batch.producer) or producers.get(batch.producer)
+        if heard is None and batch.producer_from > self._owed.get(batch.producer, batch.producer_from):
+            heard = Heard(self._owed[batch.producer], 0, 0)
+        verdict = producers.judge(batch, heard)
         if verdict is None:
             staged[batch.producer] = Heard(batch.producer_to, 0, batch.count)
         elif isinstance(verdict, ProducerGap):

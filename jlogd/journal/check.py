@@ -133,7 +133,7 @@ class _Walk:
         finally:
             file.close()
         if extent.sealed and self._next < extent.next:
-            yield self._lost(segment, extent.next)
+            yield from self._lost(segment, extent.next)
 
     def _batches(self, segment: SegmentId, file: File, extent: Extent) -> Iterator[Finding]:
         scanner = Scanner(file, self._view.seed)
@@ -150,7 +150,7 @@ class _Walk:
 
     def _batch(self, segment: SegmentId, offset: int, batch: Batch) -> Iterator[Finding]:
         if batch.first > self._next:
-            yield self._lost(segment, batch.first)
+            yield from self._lost(segment, batch.first)
         elif batch.first < self._next:
             message = f"record {batch.first} comes after {self._next - 1}"
             yield Finding(kind="order", message=message, path=segment.filename, offset=offset)
@@ -174,10 +174,13 @@ class _Walk:
         kind = "zombie" if whole else "torn"
         yield Finding(kind=kind, message=message, path=segment.filename, offset=extent.end, bytes=extra)
 
-    def _lost(self, segment: SegmentId, until: int) -> Finding:
-        first, self._next = self._next, until
+    def _lost(self, segment: SegmentId, until: int) -> Iterator[Finding]:
+        # A power loss may bring some of the pruned segments back: what is not there below the floor, nobody misses.
+        first, self._next = max(self._next, self._view.floor().first), until
+        if first >= until:
+            return
         message = f"records {first} to {until - 1} are not there"
-        return Finding(kind="missing", message=message, path=segment.filename, records=until - first)
+        yield Finding(kind="missing", message=message, path=segment.filename, records=until - first)
 
     def _size(self, segment: SegmentId) -> int:
         try:

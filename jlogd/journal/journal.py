@@ -168,10 +168,10 @@ class Journal:
         """Read without a name: holds nothing back, leaves nothing behind. Raises `UsageError`."""
         return Cursor(self.view, locate(self.view, start), self.view.counters)
 
-    def hold(self, name: str) -> Hold:
-        """Become the one consumer of a subscriber. Raises `SubscriberUnknown`, `SubscriberBusy`."""
+    def hold(self, name: str, note: str = "") -> Hold:
+        """Become the one consumer of a subscriber; see `Subscribers.hold`."""
         self._check_usable()
-        hold = self.subscribers.hold(name)
+        hold = self.subscribers.hold(name, note)
         hold.on_pass = self._prune_quietly
         return hold
 

@@ -30,6 +30,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from jlogd.errors import SubscriberBusy, SubscriberExists, SubscriberUnknown, UsageError
 from jlogd.journal.batch import Batch, Gap
@@ -93,7 +94,7 @@ class Subscribers:
     def read(self, name: str) -> State:
         """Raises `SubscriberUnknown`."""
         try:
-            file = SlotFile.open(self._disk, self._layout.subscriber(name), KIND, write=False)
+            file = SlotFile.open(self._disk, self._path(name), KIND, write=False)
         except FileNotFoundError:
             raise self._unknown(name) from None
         try:
@@ -133,7 +134,7 @@ class Subscribers:
     def remove(self, name: str) -> None:
         """Raises `SubscriberUnknown`, `SubscriberBusy`."""
         with self._guarded():
-            if not self._disk.exists(self._layout.subscriber(name)):
+            if not self._disk.exists(self._path(name)):
                 raise self._unknown(name)
             lock = self._lock(name)
             try:
@@ -150,12 +151,15 @@ class Subscribers:
         """Give it caps of its own, or those of the log again. Raises `SubscriberUnknown`, `SubscriberBusy`."""
         self._change(name, caps=caps)
 
-    def hold(self, name: str) -> Hold:
-        """Become the one consumer of `name`. Raises `SubscriberUnknown`, `SubscriberBusy`."""
-        path = self._layout.subscriber(name)
+    def hold(self, name: str, note: str = "") -> Hold:
+        """Become the one consumer of `name`. Raises `SubscriberUnknown`, `SubscriberBusy`, `UsageError`.
+
+        `note` says who, for whoever is refused; by default this process.
+        """
+        path = self._path(name)
         if not self._disk.exists(path):
             raise self._unknown(name)
-        lock = self._lock(name)
+        lock = self._lock(name, note)
         try:
             file = SlotFile.open(self._disk, path, KIND)
             return Hold(self._view, name, lock, file, self._decode(name, file.read()))
@@ -196,9 +200,13 @@ class Subscribers:
     def _create(self, name: str, state: State) -> None:
         SlotFile.create(self._disk, self._layout.subscriber(name), KIND, state.encode())
 
-    def _lock(self, name: str) -> Lock:
+    def _path(self, name: str) -> Path:
+        check_subscriber_name(name)
+        return self._layout.subscriber(name)
+
+    def _lock(self, name: str, note: str = "") -> Lock:
         try:
-            return self._disk.lock(self._layout.subscriber_lock(name), wait=False, note=holder_note())
+            return self._disk.lock(self._layout.subscriber_lock(name), wait=False, note=note or holder_note())
         except LockBusy as busy:
             raise SubscriberBusy(
                 f"subscriber {name} of {self._layout.name} is in use by {busy.note or 'another process'}; "
@@ -256,6 +264,11 @@ class Hold:
         self._gaps: list[Gap] = []
         self._tip = SegmentId(0, 0)
         self._firsts: list[int] = []
+
+    def seek(self, sequence: int) -> None:
+        """Read on from record `sequence`; what is done with stays as it is. Raises `UsageError` above the end."""
+        self.cursor.close()
+        self.cursor = Cursor(self._view, locate(self._view, sequence), self._view.counters)
 
     def read(self, max_bytes: int) -> list[Batch | Gap]:
         """What comes next; see `Cursor.read`."""

@@ -21,7 +21,7 @@ from typing import Protocol
 import zmq
 
 from jlogd import errors
-from jlogd.errors import Closed, JlogError, ProtocolError
+from jlogd.errors import Closed, JlogError, NoSession, ProtocolError
 from jlogd.wire import messages
 from jlogd.wire.address import check_address
 from jlogd.wire.link import Link
@@ -307,7 +307,7 @@ class Connection:
     def _refused(self, message: messages.Refused) -> None:
         if self.limits is None:
             self._hopeless(f"the daemon at {self.address} refused the connection: {message.message}")
-        elif message.code == messages.NoSession.code:
+        elif message.code == NoSession.code:
             self._broken = True  # it forgot this session: begin another one
         else:
             for id_ in range(message.id, message.id + min(message.count, messages.APPEND_BATCHES_MAX)):

@@ -20,7 +20,7 @@ from typing import Annotated, ClassVar, Literal, cast
 import msgspec
 from msgspec import Meta
 
-from jlogd.errors import JlogError, ProtocolError, RemoteError, UsageError
+from jlogd.errors import JlogError, ProtocolError, UsageError
 from jlogd.journal.batch import BATCH_BYTES_MAX, HEADER_BYTES
 from jlogd.journal.types import Caps, LogStat, Settings, Start
 
@@ -47,18 +47,6 @@ INTEGER_MAX = (1 << 63) - 1
 
 Id = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
 Sequence = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
-
-
-class SlowDown(RemoteError):
-    """The daemon holds as much as it may for now; the same again a little later is accepted."""
-
-    code = "slow-down"
-
-
-class NoSession(RemoteError):
-    """The daemon does not know this connection (any more); it must say hello first."""
-
-    code = "no-session"
 
 
 Name = Annotated[str, Meta(max_length=64)]

@@ -18,12 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from jlogd import errors
-from jlogd.errors import Closed, JlogError, ProducerGap, RemoteError
+from jlogd.errors import Closed, JlogError, ProducerGap, RemoteError, SlowDown
 from jlogd.journal.batch import Batch
 from jlogd.journal.types import Receipt
 from jlogd.wire import messages
 from jlogd.wire.connection import Connection
-from jlogd.wire.messages import COST_MIN, Ack, FromDaemon, Limits, SlowDown
+from jlogd.wire.messages import COST_MIN, Ack, FromDaemon, Limits
 
 _log = logging.getLogger("jlogd.wire")
 
