@@ -414,12 +414,13 @@ def read_log(path: Path, boot: str | None = None) -> LogContents:
         next=chain[0].first if chain else 1,
         leftovers=[Leftover(one.name, 0, len(one.data)) for one in segments if one not in chain],
     )
-    beyond_head = False
+    head_now = head if head is not None and head.boot == boot_number else None
+    ended = False
     for segment, successor in zip_longest(chain, chain[1:]):
-        end = 0 if beyond_head else add_segment(contents, segment, successor, boot_number)
+        end = 0 if ended else add_segment(contents, segment, successor, head_now)
+        ended = ended or names_segment(head_now, segment)
         if end < len(segment.data):
             contents.leftovers.append(Leftover(segment.name, end, len(segment.data) - end))
-        beyond_head = beyond_head or (names_segment(head, segment) and head is not None and head.boot == boot_number)
     return contents
 
 
@@ -427,11 +428,11 @@ def names_segment(head: Head | None, segment: Segment) -> bool:
     return head is not None and (head.segment_first, head.segment_epoch) == (segment.first, segment.epoch)
 
 
-def add_segment(contents: LogContents, segment: Segment, successor: Segment | None, boot: int) -> int:
-    """How much of a segment is the log: add that, and return where it ends."""
+def add_segment(contents: LogContents, segment: Segment, successor: Segment | None, head_now: Head | None) -> int:
+    """How much of a segment is the log: add that, and return where it ends. `head_now` is the head if of this boot."""
     seed = crc32c(contents.uuid.bytes)
     head = contents.head if names_segment(contents.head, segment) else None
-    if head is not None and head.boot == boot:
+    if head is not None and head is head_now:
         end, until = head.readable, head.next_readable
         batches = list(read_batches(segment.data[:end], seed, segment.first))
     elif successor is not None:

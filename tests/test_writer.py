@@ -26,6 +26,8 @@ from jlogd.writer.writer import Writer
 class FullSink:
     """A log that is full at random: judges as the journal does, answers in order from a thread of its own."""
 
+    resends = False
+
     def __init__(self, full: list[bool]) -> None:
         self._full = deque(full)
         self._producers = Producers()

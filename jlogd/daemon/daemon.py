@@ -33,7 +33,7 @@ from jlogd.version import VERSION
 
 _log = logging.getLogger("jlogd")
 
-# How often the main thread says that it is alive when nobody asks for a shorter interval.
+# How often the main thread looks for problems and says that it is alive, when nobody asks for a shorter interval.
 TICK_SECONDS = 5.0
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -87,15 +87,17 @@ class Daemon:
             raise
         self._ready = True
 
-    def stop(self) -> None:
-        """Make durable what was taken in, and let go of everything. A second call does nothing."""
+    def stop(self) -> bool:
+        """Make durable what was taken in, and let go of everything; whether all of it is durable."""
         self._ready = False
-        self.inputs.stop_all()
+        durable = self.inputs.stop_all()
         self._close()
+        return durable
 
     def problems(self) -> list[str]:
         """What is wrong, in words; nothing when all is well."""
-        found = [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
+        found = [f"log {name} is not served: {why}" for name, why in self.logs.unserved.items()]
+        found += [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
         return found + self.inputs.problems()
 
     def reload(self, config: Config) -> tuple[list[Change], list[Change]]:
@@ -104,9 +106,10 @@ class Daemon:
         Raises `JlogError` or OSError when a change that could be applied failed; those before it stay applied.
         """
         applied, left = reload_plan(self.config, config)
-        self.inputs.stop_missing(config)
+        self.inputs.stop_outdated(config)
         for name, log in config.log.items():
             self.logs.ensure(name, log.settings, log.subscribers)
+        self.logs.open_found()
         self.inputs.start_all(config)
         self.config = config
         return applied, left
@@ -139,18 +142,20 @@ def run(path: Path | None) -> int:
         _wait(daemon, path, signals, notifier)
     finally:
         notifier.stopping()
-        daemon.stop()
-    _log.info("stopped; everything taken in is durable")
+        durable = daemon.stop()
+    _log.info("stopped; %s", "everything taken in is durable" if durable else "not all that was taken in is durable")
     return 0
 
 
 def _wait(daemon: Daemon, path: Path | None, signals: queue.SimpleQueue[int], notifier: Notifier) -> None:
     """Serve until a signal ends it."""
+    known: list[str] = []
     while True:
         try:
-            number = signals.get(timeout=notifier.watchdog_interval or TICK_SECONDS)
+            number = signals.get(timeout=min(notifier.watchdog_interval or TICK_SECONDS, TICK_SECONDS))
         except queue.Empty:
             notifier.watchdog()
+            known = _tell_problems(daemon.problems(), known)
             continue
         if number in _ENDING:
             _log.info("%s: stopping", signal.Signals(number).name)
@@ -158,6 +163,17 @@ def _wait(daemon: Daemon, path: Path | None, signals: queue.SimpleQueue[int], no
         notifier.reloading()
         _reload(daemon, path)
         notifier.ready()
+
+
+def _tell_problems(problems: list[str], known: list[str]) -> list[str]:
+    """Tell each problem when it comes and when it goes."""
+    for problem in problems:
+        if problem not in known:
+            _log.warning("%s", problem)
+    for problem in known:
+        if problem not in problems:
+            _log.info("no more: %s", problem)
+    return problems
 
 
 def _reload(daemon: Daemon, path: Path | None) -> None:

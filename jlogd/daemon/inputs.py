@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from jlogd.daemon.config import Config, source_names
@@ -25,6 +26,7 @@ STATE_DIRECTORY = ".sources"
 # To take in what has arrived when a source is stopped. What a full log does not take by then is lost, or, from a file,
 # read again.
 STOP_SECONDS = 5.0
+STOP_THREADS_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class _Running:
     config: SourceConfig
     source: Source
     writer: Writer
+    compression: str
 
 
 class Inputs:
@@ -47,17 +50,18 @@ class Inputs:
             if name not in self._running:
                 self._start(name, source)
 
-    def stop_missing(self, config: Config) -> None:
-        """Stop every source that the configuration does not have, or has otherwise."""
+    def stop_outdated(self, config: Config) -> None:
+        """Stop every source that the configuration does not have, or has otherwise, or whose log changes its codec."""
         wanted = dict(zip(source_names(config), (source for _, _, source in config.all_sources()), strict=True))
         for name, running in list(self._running.items()):
-            if wanted.get(name) != running.config:
+            log = config.log.get(running.config.log)
+            if wanted.get(name) != running.config or (log is not None and log.compression != running.compression):
                 self._stop(name)
 
-    def stop_all(self) -> None:
-        """Stop all sources, having made durable what they took in."""
-        for name in list(self._running):
-            self._stop(name)
+    def stop_all(self) -> bool:
+        """Stop all sources, all at a time; whether everything they took in is durable."""
+        with ThreadPoolExecutor(max_workers=max(1, min(len(self._running), STOP_THREADS_MAX))) as threads:
+            return all(list(threads.map(self._stop, list(self._running))))
 
     def stats(self) -> list[SourceStat]:
         """The sources as they are now."""
@@ -84,7 +88,8 @@ class Inputs:
         except BaseException:
             writer.close()
             raise
-        self._running[name] = _Running(config, source, writer)
+        compression = self._logs.get(config.log).journal.settings.compression
+        self._running[name] = _Running(config, source, writer, compression)
         _log.info("source %s feeds log %s", name, config.log)
 
     def _make(self, name: str, config: SourceConfig) -> Source:
@@ -97,12 +102,16 @@ class Inputs:
         directory.mkdir(mode=0o750, exist_ok=True)
         return FileFollower(config, directory, lambda who: journal.producer_position(producer_id(who)), name)
 
-    def _stop(self, name: str) -> None:
+    def _stop(self, name: str) -> bool:
+        """Stop one source; whether everything it took in is durable."""
         running = self._running.pop(name)
+        durable = True
         stopped = running.source.stop(STOP_SECONDS)
         try:
             running.writer.close(STOP_SECONDS if stopped else 0.0)
         except (JlogError, TimeoutError) as error:
             _log.error("source %s: what it took in last is not durable: %s", name, error)
+            durable = False
         if not stopped and not running.source.join(STOP_SECONDS):  # a full log held it up; the closed writer frees it
             _log.warning("source %s did not end", name)
+        return durable

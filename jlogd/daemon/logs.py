@@ -34,6 +34,7 @@ class SpoolLogs:
         self._observer = observer
         self._mutex = threading.Lock()
         self._served: dict[str, Served] = {}
+        self.unserved: dict[str, str] = {}  # logs of the spool that could not be opened, and why
 
     def open_found(self) -> None:
         """Open every log that lies in the spool. One that cannot be opened is told and left out."""
@@ -42,6 +43,7 @@ class SpoolLogs:
                 try:
                     self._open(path.name)
                 except (JlogError, OSError) as error:
+                    self.unserved[path.name] = str(error)
                     _log.error("%s is not served: %s", path, error)
 
     def ensure(self, name: str, settings: Settings, subscribers: Sequence[str]) -> Served:
@@ -88,8 +90,8 @@ class SpoolLogs:
         return Writer(sink, compression=served.journal.settings.compression, on_full="wait")
 
     def stats(self) -> list[LogStat]:
-        """All logs as they are now."""
-        return [served.journal.stat() for served in list(self._served.values())]
+        """All logs as they are now; one that cannot be looked at says so in `failed`, and hides no other."""
+        return [_stat(name, served.journal) for name, served in list(self._served.items())]
 
     def close(self) -> None:
         """Commit what is queued, then close all logs."""
@@ -106,3 +108,15 @@ class SpoolLogs:
                 journal.on_sync(self._observer(name))
                 self._served[name] = Served(journal, Committer(journal))
             return self._served[name]
+
+
+def _stat(name: str, journal: Journal) -> LogStat:
+    try:
+        return journal.stat()
+    except (JlogError, OSError) as error:
+        settings = journal.settings
+        return LogStat(
+            name=name, target=str(journal.path), uuid=journal.uuid, bytes=0, segments=0, first=0, next=0, epoch=0,
+            durability=settings.durability, compression=settings.compression, segment_bytes=settings.segment_bytes,
+            created=0.0, oldest_time=0.0, newest_time=0.0, failed=f"it cannot be read: {error}",
+        )  # fmt: skip

@@ -21,7 +21,7 @@ from dataclasses import replace
 from itertools import accumulate, takewhile
 from itertools import chain as flatten
 
-from jlogd.errors import Fenced, JlogError, LogFailed, LogFull, OwnedElsewhere, ProducerGap, SpoolFull
+from jlogd.errors import Fenced, JlogError, LockUnavailable, LogFailed, LogFull, OwnedElsewhere, ProducerGap, SpoolFull
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Buffer, Lock
 from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_head, decode_owner
@@ -82,34 +82,50 @@ class Appender:
                 return [LogFailed(self.failed)] * len(batches)
             try:
                 with self._locked():
-                    outcomes = self._commit(batches)
-                self._note_refused(batches, outcomes)
-                return outcomes
+                    outcomes = self._commit_or_refuse(batches)
             except OSError as error:
-                return [self._refuse(error)] * len(batches)
+                outcomes = [LockUnavailable(f"cannot lock {self._view.layout.root}: {error}")] * len(batches)
             except JlogError as error:
-                return [error] * len(batches)
+                outcomes = [error] * len(batches)
+            self._note_refused(batches, outcomes)
+            return outcomes
 
     def heard(self, producer: int) -> Heard | None:
         """The last batch accepted from `producer`, by any process. Raises OSError, JlogError."""
         with self._mutex, self._locked():
-            return self._ready().producers.get(producer)
+            try:
+                return self._ready().producers.get(producer)
+            except OSError as error:
+                if error.errno not in _NO_SPACE:
+                    raise
+                return self._looked_up().get(producer)
 
     def sync(self) -> None:
-        """Sync what the policy left unsynced, if there is any. Raises nothing: a failure is met at the next commit."""
+        """Sync what the policy left unsynced, if there is any. Raises nothing; see `failed`."""
         with self._mutex:
             tail = self._tail
             if tail is None or self.failed or tail.head.durable == tail.head.written:
                 return
             with suppress(OSError, JlogError), self._locked():
                 tail = self._ready()
-                self._sync(tail)
-                self._publish(tail, tail.head)
+                try:
+                    self._sync(tail)
+                    self._publish(tail, tail.head)
+                except OSError:
+                    self._write_again(tail)
 
     def recover(self) -> None:
-        """Bring the log into a state that can be appended to; what opening a log to write does."""
+        """Bring the log into a state that can be appended to; what opening a log to write does.
+
+        A full disk is no failure: the log can be consumed, which makes room, and every commit tries again.
+        """
         with self._mutex, self._locked():
-            self._ready()
+            try:
+                self._ready()
+            except OSError as error:
+                self._forget()
+                if error.errno not in _NO_SPACE:
+                    raise
 
     def close(self) -> None:
         """Sync what is left and let go of the log."""
@@ -162,7 +178,7 @@ class Appender:
         except FileNotFoundError:
             return None
         head = decode_head(head_file.read())
-        if head is None or head.rolling:
+        if head is None or head.ended:
             return None
         remove_old_heads(view, owner.epoch)  # the recovery that made this epoch may have been cut off before it did
         producers = Producers()
@@ -179,7 +195,7 @@ class Appender:
         """Learn what another process appended since we last looked."""
         known = tail.head_file.generation
         head = decode_head(tail.head_file.read())
-        if head is None or head.rolling:
+        if head is None or head.ended:
             return None
         if tail.head_file.generation == known:
             return tail
@@ -201,6 +217,28 @@ class Appender:
         self.counters["torn_bytes"] += tail.torn_bytes
         return tail
 
+    def _write_again(self, tail: Tail) -> None:
+        """A sync of what was acknowledged before it failed. It is read back and written into a new segment, once."""
+        self.counters["write_failures"] += 1
+        with suppress(OSError):  # whoever comes next must not believe these pages either
+            tail.publish(replace(tail.head, rolling=True))
+        try:
+            self._recover(self._owner())
+        except OSError as error:
+            self._forget()
+            if error.errno not in _NO_SPACE:
+                self.failed = (
+                    f"syncing {self._view.layout.root} failed twice: {error}; check the disk, then open it again"
+                )
+
+    def _looked_up(self) -> Producers:
+        """The producers as the last head has them, where no tail can be had."""
+        producers = Producers()
+        head = self._view.head()
+        if head is not None:
+            read_tail(self._view, head, producers, 0)
+        return producers
+
     def _forget(self) -> None:
         if self._tail is not None:
             self._tail.close()
@@ -212,6 +250,12 @@ class Appender:
     def _current(self) -> Tail:
         assert self._tail is not None
         return self._tail
+
+    def _commit_or_refuse(self, batches: Sequence[Batch]) -> list[Outcome]:
+        try:
+            return self._commit(batches)
+        except OSError as error:
+            return [self._refuse(error)] * len(batches)
 
     def _commit(self, batches: Sequence[Batch]) -> list[Outcome]:
         self._ready_or_recover()
@@ -315,7 +359,7 @@ class Appender:
         return batches[: max(fits, 1)]
 
     def _roll(self, tail: Tail) -> None:
-        if tail.head.durable < tail.head.written:
+        if tail.head.durable < tail.head.written or self.settings.durability == "os":
             self._sync(tail)
         head = tail.head
         tail.publish(replace(head, rolling=True))
@@ -377,6 +421,9 @@ class Appender:
     def _refuse(self, error: OSError) -> JlogError:
         """What producers are told; the next commit starts with a recovery that leaves the refused bytes behind."""
         self._refused_tail = True
+        if self._tail is not None:
+            with suppress(OSError):  # written in place: it needs no room
+                self._tail.publish(replace(self._tail.head, discard=True))
         self._forget()
         self.counters["write_failures"] += 1
         root = self._view.layout.root

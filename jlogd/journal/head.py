@@ -5,7 +5,7 @@ Payloads in their slots (little-endian):
     owner   0  4  epoch         4  2  length of host      6  2  length of boot     8  host, boot (UTF-8)
     head    0  4  epoch         4  4  segment_epoch       8  8  segment_first     16  8  written
            24  8  durable      32  8  next               40  8  visible           48  8  bytes_before
-           56  8  append_time  64  8  boot               72  1  rolling
+           56  8  append_time  64  8  boot               72  1  rolling 1, discard 2
     floor   0  8  first         8  8  records dropped by caps, in the life of the log
 
 The owner's epoch is the fence. It is raised, durably, before a recovery or a takeover looks at the segments; a writer
@@ -59,8 +59,8 @@ class Head:
 
     `segment` is the one in use; its first `written` bytes were written, its first `durable` bytes may be read. `next`
     is the number of the next record to be written, `visible` that of the first one not to be read yet. `bytes_before`
-    is the total of the segments before. `boot` tells the boot that wrote the head, `rolling` that a successor of the
-    segment is being made.
+    is the total of the segments before. `boot` tells the boot that wrote the head. `rolling` and `discard` say that the
+    segment takes nothing more: a successor was begun, or a sync failed; or what stands after `written` was refused.
     """
 
     epoch: int
@@ -73,11 +73,17 @@ class Head:
     append_time: int
     boot: int
     rolling: bool = False
+    discard: bool = False
 
     @property
     def total_bytes(self) -> int:
         """Readable bytes in the life of the log."""
         return self.bytes_before + self.durable
+
+    @property
+    def ended(self) -> bool:
+        """Whether only a recovery can go on."""
+        return self.rolling or self.discard
 
     def advanced(self, written: int, following: int, append_time: int) -> Head:
         """The head after `written` more bytes, whose batches end before record `following`."""
@@ -96,7 +102,7 @@ class Head:
     def encode(self) -> bytes:
         return _HEAD.pack(
             self.epoch, self.segment.epoch, self.segment.first, self.written, self.durable, self.next, self.visible,
-            self.bytes_before, self.append_time, self.boot, self.rolling,
+            self.bytes_before, self.append_time, self.boot, self.rolling | self.discard << 1,
         )  # fmt: skip
 
 
@@ -110,10 +116,12 @@ def decode_head(payload: bytes | None) -> Head | None:
     if payload is None:
         return None
     (
-        epoch, segment_epoch, first, written, durable, following, visible, before, when, boot, rolling,
+        epoch, segment_epoch, first, written, durable, following, visible, before, when, boot, flags,
     ) = _HEAD.unpack(payload)  # fmt: skip
     segment = SegmentId(first, segment_epoch)
-    return Head(epoch, segment, written, durable, following, visible, before, when, boot, bool(rolling))
+    return Head(
+        epoch, segment, written, durable, following, visible, before, when, boot, bool(flags & 1), bool(flags & 2)
+    )
 
 
 @dataclass(frozen=True, slots=True)

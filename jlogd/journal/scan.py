@@ -42,7 +42,7 @@ class Scanner:
     def step(self, end: int, expected: int) -> Batch | Damage | None:
         """The next batch that ends at or before byte `end`, or the damage before it; None at `end`.
 
-        After damage, a batch counts only if its numbers are `expected` or above.
+        After damage, a batch counts only if it holds `expected` or numbers above: who reads may stand inside of it.
         """
         if self.offset >= end:
             return None
@@ -92,4 +92,4 @@ class Scanner:
             found = self._batch_at(offset, end)
         except FormatError:
             return False
-        return expected <= found.first <= expected + _RECORDS_AHEAD_MAX
+        return expected <= max(found.first, found.last) and found.first <= expected + _RECORDS_AHEAD_MAX

@@ -178,6 +178,8 @@ class Subscribers:
             self._disk.lock(self._layout.subscriber_lock(name), wait=False).release()
         except LockBusy as busy:
             return busy.note or "unknown"
+        except OSError:  # who may only read the log cannot ask
+            return ""
         return ""
 
     def sync(self) -> None:

@@ -135,12 +135,10 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     disk, layout = view.disk, view.layout
     names = view.names()
     segments = segment_ids(names)
-    epoch = max([owner.epoch, *head_epochs(names), *(s.epoch for s in segments)]) + 1
-    owner_file.write(Owner(epoch, disk.host(), disk.boot()).encode(), sync=True)
-
+    epoch = _raise_epoch(view, owner_file, owner, {*head_epochs(names), *(segment.epoch for segment in segments)})
     head = _newest_head(view, names)
     if head is not None and head.boot == boot_tag(disk.boot()) and head.segment in segments:
-        found = _from_head(view, head, keep_tail)
+        found = _from_head(view, head, keep_tail and not head.discard)
     else:
         found = _from_disk(view, chain(segments), head)
     if not found.again:
@@ -148,11 +146,31 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
         positions = [state.position.next for state in Subscribers(view).all().values()]
         found.next = max([found.next, *positions])
     file, fresh = start_segment(view, found, epoch, found.again)
-    SlotFile.create(disk, layout.head(epoch), HEAD, fresh.encode())
+    try:
+        SlotFile.create(disk, layout.head(epoch), HEAD, fresh.encode())
+    except BaseException:
+        file.close()
+        for path in (layout.head(epoch), layout.segment(fresh.segment)):  # the log goes on without them
+            with suppress(OSError):
+                disk.unlink(path)
+        raise
     remove_old_heads(view, epoch)
     head_file = SlotFile.open(disk, layout.head(epoch), HEAD, hint=True)
     head_file.read()
     return Tail(file, fresh, head_file, found.producers, found.torn_bytes)
+
+
+def _raise_epoch(view: View, owner_file: SlotFile, owner: Owner, used: set[int]) -> int:
+    """An epoch that nobody wrote in yet, durably the owner's. An attempt that got no further is taken up again, so that
+    a log on a full disk can be tried as often as one likes."""
+    disk = view.disk
+    mine = (owner.host, owner.boot) == (disk.host(), disk.boot())
+    if mine and owner.epoch > max(used, default=0):
+        owner_file.sync()
+        return owner.epoch
+    epoch = max([owner.epoch, *used]) + 1
+    owner_file.write(Owner(epoch, disk.host(), disk.boot()).encode(), sync=True)
+    return epoch
 
 
 def remove_old_heads(view: View, epoch: int) -> None:

@@ -55,6 +55,8 @@ class _Parcel:
 class RemoteSink:
     """The `Sink` of a log at a daemon. Memory is bounded by who submits: a writer holds so many bytes at most."""
 
+    resends = True
+
     def __init__(self, connection: Connection, log: str, retry_seconds: float = RETRY_SECONDS) -> None:
         self._connection = connection
         self._name = log

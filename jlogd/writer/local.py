@@ -12,6 +12,8 @@ from jlogd.writer.sink import Done
 class LocalSink:
     """Hands batches to a committer that other writers of the process share."""
 
+    resends = False
+
     def __init__(self, committer: Committer, release: Callable[[], None]) -> None:
         """`release` is called once, when the sink is closed."""
         self._committer = committer

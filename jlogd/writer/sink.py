@@ -13,7 +13,9 @@ Done = Callable[[Receipt | JlogError], None]
 
 
 class Sink(Protocol):
-    """Takes batches in order and says, in order, what became of each."""
+    """Takes batches in order and says, in order, what became of each. `resends`: it may send one again by itself."""
+
+    resends: bool
 
     def submit(self, batch: Batch, done: Done) -> None:
         """Queue a batch. `done` is called once, from another thread, when it is durable or was refused."""

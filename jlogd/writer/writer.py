@@ -21,7 +21,7 @@ from functools import partial
 from itertools import islice
 from typing import Literal
 
-from jlogd.errors import Closed, JlogError, LogFull, ProducerGap, SpoolFull, TooLarge
+from jlogd.errors import Closed, JlogError, LogFull, ProducerGap, SpoolFull, TooLarge, UsageError
 from jlogd.journal.batch import (
     BATCH_RECORDS_MAX,
     LINES,
@@ -103,6 +103,7 @@ class Writer:
         self._error: JlogError | None = None
         self._closed = False
         self._process = os.getpid()
+        self._resent = 0  # own batches that start below this position may have been sent before
         self._thread: threading.Thread | None = None
         self._idle = False
         self.durable = 0
@@ -287,6 +288,11 @@ class Writer:
     def _settle(self, sent: _Sent, outcome: Receipt | JlogError) -> None:
         with self._changed:
             self._awaited -= 1
+            if self._is_foreign(sent, outcome):
+                outcome = UsageError(
+                    "the log has this part of the producer already, from another writer: a producer's name belongs to "
+                    "one writer at a time; what was appended last is not in the log"
+                )
             if self._may_retry(outcome):
                 self._stalled = True
                 self._wake_thread()
@@ -313,6 +319,12 @@ class Writer:
             self._unsettled.remove(sent)
         self._handed -= 1
         self._unsettled_bytes -= sent.batch.size
+
+    def _is_foreign(self, sent: _Sent, outcome: Receipt | JlogError) -> bool:
+        """Whether a batch that was sent once is said to be a repetition: then it is one of somebody else's."""
+        if not isinstance(outcome, Receipt) or not outcome.duplicate or self._sink.resends:
+            return False
+        return sent.batch.producer == self._producer and sent.batch.producer_from >= self._resent
 
     def _may_retry(self, outcome: Receipt | JlogError) -> bool:
         """Whether the batch is kept to be sent again: the log is full, or a batch before it met a full log."""
@@ -345,6 +357,7 @@ class Writer:
         self._changed.wait(RETRY_SECONDS)
         if not self._awaited and not self._closed:
             self._stalled, self._handed = False, 0
+            self._resent = self._position
             self._hand_over()
 
 

@@ -1,0 +1,105 @@
+"""What the random and the exhaustive tests found once, each in its smallest form."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from model_disk import Crash, Fault, ModelDisk, ModelProcess
+
+from jlogd.journal.batch import Batch, Gap, encode
+from jlogd.journal.check import check
+from jlogd.journal.cursor import Cursor, locate
+from jlogd.journal.journal import Journal
+from jlogd.journal.types import Caps, Position, Receipt, Settings
+from jlogd.journal.view import View
+
+PATH = Path("/spool/log")
+SMALL = Settings(segment_bytes=4096)
+READ_ALL = 1 << 30
+
+
+def make(disk: ModelProcess, settings: Settings = SMALL, subscribers: tuple[str, ...] = ()) -> Journal:
+    Journal.create(PATH, settings, subscribers, disk=disk)
+    return Journal.open(PATH, disk=disk)
+
+
+def read(cursor: Cursor) -> list[Batch | Gap]:
+    items: list[Batch | Gap] = []
+    while found := cursor.read(READ_ALL):
+        items += found
+    return items
+
+
+def test_a_roll_takes_the_producers_along(disk):
+    journal = make(disk)
+    batch = encode([b"x" * 5000]).numbered(7, 0, 1)
+    assert journal.commit([batch, encode([b"y"])]) == [Receipt(1, 1), Receipt(2, 1)]
+    other = Journal.open(PATH, disk=disk.disk.process())
+    assert other.commit([batch]) == [Receipt(1, 1, duplicate=True)]
+
+
+def test_settings_are_read_as_they_were_written(disk):
+    """A whole number where the field is a float: the checksum must not depend on how it was spelled."""
+    journal = make(disk, Settings(segment_bytes=4096, caps=Caps(0, 3600, "drop-oldest")))
+    assert journal.settings.caps.max_age == 3600
+
+
+@pytest.mark.parametrize("call", range(1, 40))
+def test_an_open_that_fails_keeps_no_locks(disk, call):
+    make(disk, subscribers=("one",)).close()
+    disk.disk.faults.append(Fault(error=errno.EMFILE, at=call))
+    with suppress(OSError):
+        Journal.open(PATH, disk=disk).close()
+    assert disk.locks() == []
+
+
+@pytest.mark.parametrize("call", range(1, 60))
+def test_a_recovery_that_was_cut_off_leaves_no_reader_behind(call):
+    """A reader that has the old head open learns of the new one, whoever finishes what the recovery began."""
+    disk = ModelDisk()
+    first, looker = disk.process(), disk.process()
+    journal = make(first)
+    journal.commit([encode([b"a"])])
+    view = View(PATH, looker)
+    cursor = Cursor(view, locate(view, "begin"))
+    assert len(read(cursor)) == 1
+    disk.faults.append(Fault(error=errno.EIO, op="append"))
+    disk.faults.append(Fault(crash=True, at=call))
+    with suppress(Crash):
+        journal.commit([encode([b"b"])])
+    disk.faults.clear()
+    disk.kill(first)
+    journal = Journal.open(PATH, disk=disk.process())
+    assert isinstance(journal.commit([encode([b"c"])])[0], Receipt)
+    assert [record for item in read(cursor) for record in item][-1] == b"c"
+
+
+def test_who_stands_inside_a_batch_is_not_thrown_back_by_damage_before_it(disk):
+    journal = make(disk)
+    journal.commit([encode([b"a", b"b", b"c"])])
+    journal.commit([encode([b"d", b"e", b"f", b"g"])])
+    segment = next(iter(disk.disk.files(".seg")))
+    disk.disk.flip(segment, disk.disk.files()[segment].index(b"a\nb\nc"))
+    items = read(Cursor(journal.view, Position(6)))
+    assert [list(item) for item in items] == [[b"f", b"g"]]
+
+
+def test_segments_that_a_power_loss_brought_back_are_not_missed():
+    """Of three unlinks that were not synced, the middle one survives."""
+    for seed in range(40):
+        disk = ModelDisk()
+        journal = make(disk.process(), subscribers=("one",))
+        for _ in range(4):
+            journal.commit([encode([b"x" * 3000])])
+        hold = journal.hold("one")
+        hold.read(READ_ALL)
+        disk.faults.append(Fault(crash=True, op="sync_dir"))
+        with pytest.raises(Crash):
+            hold.checkpoint(5)
+        home = disk.crash(seed, names="subset")
+        journal = Journal.open(PATH, disk=home)
+        assert [finding for finding in check(PATH, home) if not finding.harmless] == []
+        assert journal.commit([encode([b"y"])])[0].first == 5
