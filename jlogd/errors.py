@@ -78,8 +78,15 @@ class FormatError(JlogError):
         where = f" in {path}" if path else ""
         at = f" at byte {offset}" if offset is not None else ""
         super().__init__(f"{message}{where}{at}")
+        self.message = message
         self.path = path
         self.offset = offset
+
+
+class UnknownVersion(FormatError):
+    """Sound bytes of a format that this version does not know: nothing is guessed."""
+
+    code = "unknown-version"
 
 
 class LockUnavailable(JlogError):

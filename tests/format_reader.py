@@ -84,7 +84,7 @@ class Head:
     base: int
     append_time: int
     boot: int
-    rolling: int
+    closed: int
 
 
 @dataclass(frozen=True)

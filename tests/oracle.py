@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from jlogd.journal.batch import Batch, Gap
+from jlogd.journal.batch import SEQUENCE_MAX, Batch, Gap
 from jlogd.journal.types import Receipt
 
 
@@ -40,6 +40,9 @@ class Oracle:
         self.delivered: dict[int, bytes] = {}
         self.exempt: set[int] = set()  # numbers whose bytes were rotted on purpose
         self.rotten: set[bytes] = set()
+        self.late = False  # acknowledged before it can be read
+        self.synced_below = 1  # only with `late`: what stands below it can be read
+        self.lost: set[bytes] = set()  # acknowledged before a sync that never came
         self.gone_below = 1  # what stands below it may have been pruned
         self.append_time: dict[int, int] = {}
 
@@ -76,6 +79,15 @@ class Oracle:
             for known in (self.acked, self.delivered):
                 if sequence in known:
                     self.rotten.add(known.pop(sequence))
+
+    def lose(self, start: int) -> None:
+        """A power loss may have taken everything from `start` on; the policy of the log says so."""
+        for known in (self.acked, self.delivered):
+            for sequence in [sequence for sequence in known if sequence >= start]:
+                self.lost.add(known.pop(sequence))
+                self.append_time.pop(sequence, None)
+        self.lost |= self.acked_somewhere
+        self.acked_somewhere.clear()
 
     # ---- what readers got --------------------------------------------------------------------------------------------
 
@@ -125,12 +137,13 @@ class Oracle:
             f"missing: the log starts at {first}, and only what is below {self.gone_below} could go"
         )
         for known, what in ((self.acked, "acked"), (self.delivered, "delivered")):
-            lost = [s for s in known if s >= start and s not in there]
+            until = max(end, self.synced_below) if self.late else SEQUENCE_MAX
+            lost = [s for s in known if start <= s < until and s not in there]
             assert not lost, f"missing: {lost} of {what} records; the log ends at {end}"
         self._no_duplicates(there)
         self._in_order(there)
         present = set(there.values())
-        if self.gone_below == 1:
+        if self.gone_below == 1 and not self.late:
             lost_records = self.acked_somewhere - present - self.rotten
             assert not lost_records, f"missing: {lost_records}"
 

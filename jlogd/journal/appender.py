@@ -21,7 +21,17 @@ from dataclasses import replace
 from itertools import accumulate, takewhile
 from itertools import chain as flatten
 
-from jlogd.errors import Fenced, JlogError, LockUnavailable, LogFailed, LogFull, OwnedElsewhere, ProducerGap, SpoolFull
+from jlogd.errors import (
+    Fenced,
+    FormatError,
+    JlogError,
+    LockUnavailable,
+    LogFailed,
+    LogFull,
+    OwnedElsewhere,
+    ProducerGap,
+    SpoolFull,
+)
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Buffer, Lock
 from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_head, decode_owner
@@ -34,6 +44,8 @@ from jlogd.journal.view import View
 Outcome = Receipt | JlogError
 # Producers that met a full log with their first batch, and are waited for.
 OWED_MAX = 4096
+# Four times what a producer takes in the snapshot at the start of a segment.
+SEGMENT_PER_PRODUCER_BYTES = 128
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -51,7 +63,7 @@ class Appender:
         self._mutex = threading.RLock()
         self._owner_lock = view.disk.lock(view.layout.owner_lock, shared=True)
         try:
-            self._owner_file = SlotFile.open(view.disk, view.layout.owner, OWNER)
+            self._owner_file = _open_owner(view, self._owner_lock)
         except BaseException:
             self._owner_lock.release()
             raise
@@ -104,7 +116,10 @@ class Appender:
         """Sync what the policy left unsynced, if there is any. Raises nothing; see `failed`."""
         with self._mutex:
             tail = self._tail
-            if tail is None or self.failed or tail.head.durable == tail.head.written:
+            if tail is None or self.failed:
+                return
+            # Under `os` all counts as durable once it is written; asked for, a sync is made all the same.
+            if tail.head.durable == tail.head.written and self.settings.durability != "os":
                 return
             with suppress(OSError, JlogError), self._locked():
                 tail = self._ready()
@@ -350,10 +365,12 @@ class Appender:
 
     def _next_piece(self, batches: list[Batch]) -> list[Batch]:
         """As many batches as the segment takes, at least one; a full segment is rolled first."""
-        head = self._current.head
-        if head.next > head.segment.first and head.written + batches[0].size > self.settings.segment_bytes:
-            self._roll(self._current)
-        room = self.settings.segment_bytes - self._current.head.written
+        tail = self._current
+        # Each segment starts with the producers: where there are many, it must still hold more than them.
+        full = max(self.settings.segment_bytes, SEGMENT_PER_PRODUCER_BYTES * len(tail.producers))
+        if tail.head.next > tail.head.segment.first and tail.head.written + batches[0].size > full:
+            self._roll(tail)
+        room = full - self._current.head.written
         sizes = accumulate(batch.size for batch in batches)
         fits = sum(1 for _ in takewhile(lambda size: size <= room, sizes))
         return batches[: max(fits, 1)]
@@ -459,6 +476,14 @@ class _Held:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def _open_owner(view: View, lock: Lock) -> SlotFile:
+    try:
+        return SlotFile.open(view.disk, view.layout.owner, OWNER)
+    except FileNotFoundError:
+        lock.release()
+        raise FormatError("the owner file is gone", str(view.layout.owner)) from None
 
 
 def _is_whole(tail: Tail) -> bool:

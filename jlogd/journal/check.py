@@ -112,13 +112,18 @@ class _Walk:
                 size = self._size(segment)
                 message = f"an owner that was fenced wrote {size} bytes that are not the log"
                 yield Finding(kind="zombie", message=message, path=segment.filename, bytes=size)
-        self._next = segments[0].first if segments else 1
+        self._next = min([view.floor().first, *(segment.first for segment in segments[:1])])
+        if segments and self._next < segments[0].first:
+            yield from self._lost(segments[0], segments[0].first)
         for at, segment in enumerate(segments):
             following = segments[at + 1] if at + 1 < len(segments) else None
             try:
                 yield from self._segment(segment, following)
             except FileNotFoundError:  # pruned meanwhile
                 self._next = following.first if following else self._next
+        head = view.head()
+        if head is not None and not view.disk.exists(view.layout.segment(head.segment)):
+            yield Finding(kind="missing", message="the segment in use is not there", path=head.segment.filename)
 
     def _segment(self, segment: SegmentId, following: SegmentId | None) -> Iterator[Finding]:
         view = self._view

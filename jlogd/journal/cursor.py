@@ -93,7 +93,11 @@ class Cursor:
                 break
             if item.first > self.next:
                 found.append(self._gap(item.first))
-            item = item.since(self.next)
+            elif item.first < self.next:
+                if self.next != self._hint.next:  # only where reading began may a batch reach back
+                    self._damage = Damage(scanner.offset - item.size, scanner.offset, "the batch is out of order")
+                    continue
+                item = item.since(self.next)
             found.append(item)
             self.next = item.next
             taken += item.size

@@ -46,7 +46,7 @@ class Owner:
 
 def decode_owner(payload: bytes | None, path: str) -> Owner:
     """Raises `FormatError` when there is no valid owner: without it no epoch is known to be free."""
-    if payload is None:
+    if payload is None or len(payload) < _OWNER.size:
         raise FormatError("neither slot of the owner file is valid", path)
     epoch, host_length, boot_length = _OWNER.unpack_from(payload)
     host_end = _OWNER.size + host_length
@@ -113,7 +113,7 @@ def boot_tag(boot: str) -> int:
 
 def decode_head(payload: bytes | None) -> Head | None:
     """The head a slot holds, if any."""
-    if payload is None:
+    if payload is None or len(payload) != _HEAD.size:
         return None
     (
         epoch, segment_epoch, first, written, durable, following, visible, before, when, boot, flags,
@@ -137,4 +137,4 @@ class Floor:
 
 def decode_floor(payload: bytes | None) -> Floor:
     """The floor a slot holds; that of a new log when there is none."""
-    return Floor(*_FLOOR.unpack(payload)) if payload is not None else Floor()
+    return Floor(*_FLOOR.unpack(payload)) if payload is not None and len(payload) == _FLOOR.size else Floor()

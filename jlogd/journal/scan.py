@@ -49,7 +49,7 @@ class Scanner:
         try:
             found = self._batch_at(self.offset, end)
         except FormatError as error:
-            return self._resync(end, expected, str(error))
+            return self._resync(end, expected, error.message)
         self.offset += found.size
         return found
 

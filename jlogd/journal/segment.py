@@ -36,7 +36,7 @@ from dataclasses import dataclass
 
 from crc32c import crc32c
 
-from jlogd.errors import FormatError
+from jlogd.errors import FormatError, UnknownVersion
 
 _HEADER = struct.Struct("<8sII16sQQqQIIQ16s28x")
 _CRC = struct.Struct("<I")
@@ -91,7 +91,7 @@ def decode_segment_header(data: bytes, path: str = "") -> SegmentHeader:
     if magic != _MAGIC or crc32c(data[: _HEADER.size]) != _CRC.unpack_from(data, _HEADER.size)[0]:
         raise FormatError("the segment header fails its checksum", path, 0)
     if version != _VERSION or reserved:
-        raise FormatError(f"segment version {version} needs a newer jlogd", path, 8)
+        raise UnknownVersion(f"segment version {version} needs a newer jlogd", path, 8)
     previous = SegmentId(pfirst, pepoch) if pepoch else None
     return SegmentHeader(SegmentId(first, epoch), uuid, before, created, previous, pbytes, host)
 

@@ -82,7 +82,8 @@ class SlotFile:
     @classmethod
     def create(cls, disk: Disk, path: Path, kind: bytes, payload: bytes) -> None:
         """Put a new state file at `path`, durably, replacing one that is there."""
-        replace_file(disk, path, encode_slot(kind, 1, payload).ljust(STRIDE + SLOT_BYTES, b"\0"))
+        slot = encode_slot(kind, 1, payload)  # in both places, so that one of them may rot
+        replace_file(disk, path, slot.ljust(STRIDE, b"\0") + slot)
 
     @classmethod
     def open(cls, disk: Disk, path: Path, kind: bytes, *, hint: bool = False, write: bool = True) -> SlotFile:

@@ -39,7 +39,7 @@ from jlogd.journal.disk import Lock
 from jlogd.journal.locks import LockBusy, holder_note
 from jlogd.journal.segment import SegmentId
 from jlogd.journal.slots import SlotFile
-from jlogd.journal.types import Caps, Position, Start, check_name
+from jlogd.journal.types import NAME, Caps, Position, Start, check_name
 from jlogd.journal.view import View
 
 KIND = b"SU"
@@ -69,8 +69,10 @@ class State:
         )  # fmt: skip
 
 
-def decode_state(payload: bytes) -> State:
-    """The state a slot holds."""
+def decode_state(payload: bytes) -> State | None:
+    """The state a slot holds; None when it is none that this version wrote."""
+    if len(payload) != _STATE.size or payload[20] >= len(_ON_FULL):
+        return None
     following, first, epoch, on_full, offset, size, max_bytes, max_age_ms, dropped, damaged, updated = _STATE.unpack(
         payload
     )
@@ -224,8 +226,9 @@ class Subscribers:
             lock.release()
 
     def _decode(self, name: str, payload: bytes | None) -> State:
-        if payload is not None:
-            return decode_state(payload)
+        state = decode_state(payload) if payload is not None else None
+        if state is not None:
+            return state
         # Both slots are damaged: what was done is not known, so everything that is left is delivered again.
         return State(locate(self._view, "begin"))
 
@@ -235,7 +238,7 @@ class Subscribers:
 
     @staticmethod
     def _is_name(filename: str) -> bool:
-        return not filename.endswith((_LOCK_SUFFIX, ".new"))
+        return bool(NAME.fullmatch(filename)) and not filename.endswith((_LOCK_SUFFIX, ".new"))
 
 
 def check_subscriber_name(name: str) -> None:

@@ -144,7 +144,8 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     if not found.again:
         # Numbers that a subscriber has seen, or a damaged tail held, are not given out again.
         positions = [state.position.next for state in Subscribers(view).all().values()]
-        found.next = max([found.next, *positions])
+        found.next = max([found.next, *positions, head.visible if head else 0])
+        _pass_over_empty(view, found)
     file, fresh = start_segment(view, found, epoch, found.again)
     try:
         SlotFile.create(disk, layout.head(epoch), HEAD, fresh.encode())
@@ -158,6 +159,16 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     head_file = SlotFile.open(disk, layout.head(epoch), HEAD, hint=True)
     head_file.read()
     return Tail(file, fresh, head_file, found.producers, found.torn_bytes)
+
+
+def _pass_over_empty(view: View, found: Found) -> None:
+    """A segment without a record, which the new one replaces in the chain, is not what the new one follows."""
+    if found.segment is None or found.next != found.segment.first:
+        return
+    header = view.header(found.segment)
+    if header is not None:
+        found.bytes_before = header.bytes_before - header.previous_bytes
+        found.segment, found.accepted = header.previous, header.previous_bytes
 
 
 def _raise_epoch(view: View, owner_file: SlotFile, owner: Owner, used: set[int]) -> int:
@@ -222,6 +233,9 @@ def _from_head(view: View, head: Head, keep_tail: bool) -> Found:
             found.again.append(item)
             following = item.next
         found.torn_bytes = max(0, file.size() - scanner.offset)
+        if view.meta.settings.durability == "os":
+            with suppress(OSError):  # what is sealed here, nobody would sync any more
+                file.sync()
     finally:
         file.close()
     return found
@@ -256,6 +270,11 @@ def _read_segment(view: View, segment: SegmentId, head: Head | None) -> Found | 
     return found
 
 
+def _following(item: Batch, accepted: int, doubted: list[Batch]) -> int:
+    """The least number that a batch may have after those that are accepted or still in doubt."""
+    return max([accepted, *(batch.next for batch in doubted[-1:])]) if item.count else item.first
+
+
 def _walk(scanner: Scanner, end: int, floor: int, found: Found) -> None:
     """Accept batches up to the last that follows without damage, or that proves the damage before it to be rot."""
     found.accepted = SEGMENT_HEADER_BYTES
@@ -265,6 +284,11 @@ def _walk(scanner: Scanner, end: int, floor: int, found: Found) -> None:
         if isinstance(item, Damage):
             damaged = True
             continue
+        following = _following(item, found.next, doubted)
+        if item.first < following:  # an old batch that stands where it does not belong
+            damaged = True
+            continue
+        damaged = damaged or item.first > following
         doubted.append(item)
         if damaged and item.committed <= found.next and scanner.offset > floor:
             continue

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from jlogd.errors import FormatError
+from jlogd.errors import FormatError, UnknownVersion
 from jlogd.journal import layout as layouts
 from jlogd.journal.disk import Disk, File
 from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Head, Owner, decode_floor, decode_head, decode_owner
@@ -55,7 +55,11 @@ class View:
 
     def owner(self) -> Owner:
         """Who owns the log now. Raises `FormatError`."""
-        return decode_owner(self._state(self.layout.owner, OWNER), str(self.layout.owner))
+        try:
+            payload = self._state(self.layout.owner, OWNER)
+        except FileNotFoundError:
+            raise FormatError("the owner file is gone", str(self.layout.owner)) from None
+        return decode_owner(payload, str(self.layout.owner))
 
     def floor(self) -> Floor:
         """What was pruned."""
@@ -138,6 +142,8 @@ class View:
         file = self.open_segment(segment)
         try:
             header = decode_segment_header(file.pread(SEGMENT_HEADER_BYTES, 0), segment.filename)
+        except UnknownVersion:
+            raise
         except FormatError:
             return None
         finally:
