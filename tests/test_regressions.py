@@ -103,3 +103,22 @@ def test_segments_that_a_power_loss_brought_back_are_not_missed():
         journal = Journal.open(PATH, disk=home)
         assert [finding for finding in check(PATH, home) if not finding.harmless] == []
         assert journal.commit([encode([b"y"])])[0].first == 5
+
+
+@pytest.mark.parametrize("op", ["pread", "open", "listdir", "*"])
+def test_a_reading_that_fails_loses_nothing(op):
+    """Whoever reads on after an error gets what the failed reading had found."""
+    for call in range(1, 40):
+        disk = ModelDisk()
+        home = disk.process()
+        journal = make(home)
+        for number in range(5):
+            journal.commit([encode([b"%d" % number + b"." * 1500])])
+        cursor = journal.cursor("begin")
+        disk.faults.append(Fault(error=errno.EIO, op=op, at=call, times=2))
+        items: list[Batch | Gap] = []
+        for _ in range(12):
+            with suppress(OSError):
+                items += cursor.read(READ_ALL)
+        assert [item.first for item in items] == [1, 2, 3, 4, 5]
+        assert not any(isinstance(item, Gap) for item in items)

@@ -25,6 +25,7 @@ from oracle import Oracle, identity, record
 from jlogd.errors import (
     FormatError,
     JlogError,
+    LockUnavailable,
     LogFailed,
     LogFull,
     ProducerGap,
@@ -151,6 +152,8 @@ def troubled(operation: Callable[..., None]) -> Callable[..., None]:
             machine.settle()
         finally:
             machine.disarm()
+            if trouble is not None and not trouble.harmless:
+                machine.pages_may_be_lost()
 
     return run
 
@@ -232,6 +235,9 @@ class LogMachine(RuleBasedStateMachine):
 
     def _acknowledged_too_soon(self) -> None:
         """What a power loss may take under policies that acknowledge before the sync."""
+
+    def pages_may_be_lost(self) -> None:
+        """What a failed sync may take under a policy that knows of no syncs."""
 
     def _forget(self, process: int) -> None:
         """The process is gone, with its readers."""
@@ -356,7 +362,7 @@ class LogMachine(RuleBasedStateMachine):
             assert client.queue and client.queue[0][1] is not records, f"it sends all it has: {outcome}"
         else:
             assert not sound, f"refused on a sound disk: {outcome!r}"
-            assert isinstance(outcome, (LogFailed, SpoolFull)), repr(outcome)
+            assert isinstance(outcome, (LogFailed, SpoolFull, LockUnavailable)), repr(outcome)
 
     @rule(process=processes, trouble=troubles)
     @troubled
@@ -388,7 +394,7 @@ class LogMachine(RuleBasedStateMachine):
         journal.maintain()
         journal.sync()
         # A process syncs what it wrote itself.
-        if self.trouble is None and not journal.failed and (self.appender == process or not self.oracle.late):
+        if self.trouble is None and not journal.failed and self.appender == process:
             self.oracle.synced_below = tip
 
     # ---- readers ----------------------------------------------------------------------------------------------------
@@ -444,7 +450,10 @@ class LogMachine(RuleBasedStateMachine):
     def the_whole_log_is_as_it_should_be(self) -> None:
         opened = [journal for journal in self.journals if journal is not None]
         if opened:
-            self._read_whole(opened[0])
+            # On a full or failing disk a log may be open and not recovered: where it ends, the next commit will know.
+            opened[0].commit([])
+            if not opened[0].failed:
+                self._read_whole(opened[0])
 
     def _read_whole(self, journal: Journal) -> None:
         self._may_go()
@@ -586,6 +595,9 @@ class OsMachine(LogMachine):
     durability = "os"
 
     def _acknowledged_too_soon(self) -> None:
+        self.oracle.lose(self.oracle.synced_below)
+
+    def pages_may_be_lost(self) -> None:
         self.oracle.lose(self.oracle.synced_below)
 
 

@@ -79,14 +79,15 @@ def _check_agreement(view: View) -> Iterator[Finding]:
     except (FormatError, FileNotFoundError) as error:
         yield Finding(kind="state", message=f"the owner cannot be read: {error}", path="owner")
         owner = None
+    # Before the head: what a subscriber has passed meanwhile, a head that is older knows nothing of.
+    states = Subscribers(view).all()
     head = view.head()
     if head is None:
         yield Finding(kind="state", message="no head is valid; opening the log to write finds it again", path="head")
     elif owner is not None and head.epoch != owner.epoch:
         message = f"epoch {owner.epoch} has no head yet; opening the log to write makes one"
         yield Finding(kind="state", message=message, path="owner")
-    subscribers = Subscribers(view)
-    for name, state in subscribers.all().items():
+    for name, state in states.items():
         if head is not None and state.position.next > head.visible:
             message = f"subscriber {name} waits for {state.position.next}, but the log ends before {head.visible}"
             yield Finding(kind="state", message=message, path=f"subscribers/{name}")

@@ -43,15 +43,23 @@ class Cursor:
         self.next = position.next
 
     def read(self, max_bytes: int) -> list[Batch | Gap]:
-        """What comes next, about `max_bytes` of it and at least one batch; empty at the durable end."""
+        """What comes next, about `max_bytes` of it and at least one batch; empty at the durable end.
+
+        Raises OSError only when nothing was found before it; the next call reads on from the same place.
+        """
         found: list[Batch | Gap] = []
         start, left = self.next, max_bytes
-        while left > 0:
-            if self._scanner is None and not self._open(found):
-                break
-            left -= self._drain(found, left)
-            if left > 0 and not self._advance(found):
-                break
+        try:
+            while left > 0:
+                if self._scanner is None and not self._open(found):
+                    break
+                left -= self._drain(found, left)
+                if left > 0 and not self._advance(found):
+                    break
+        except OSError:
+            self.close()
+            if not found:
+                raise
         self._mark()
         self._counters["delivered_records"] += self.next - start - sum(gap.count for gap in found if type(gap) is Gap)
         self._counters["delivered_bytes"] += max_bytes - left
@@ -157,9 +165,10 @@ class Cursor:
 
     def _gap(self, until: int) -> Gap:
         """The gap from `next` to `until`, which becomes `next`."""
+        floor = self._view.floor().first  # may fail: then nothing has moved
         first, self.next = self.next, until
         detail = ""
-        if first < self._view.floor().first:
+        if first < floor:
             reason = "dropped"
         elif self._damage is not None:
             reason = "damaged"
