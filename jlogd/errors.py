@@ -83,6 +83,12 @@ class FormatError(JlogError):
         self.offset = offset
 
 
+class CannotListen(JlogError):
+    """An address cannot be listened on: it is in use, or not this machine's, or not allowed."""
+
+    code = "cannot-listen"
+
+
 class UnknownVersion(FormatError):
     """Sound bytes of a format that this version does not know: nothing is guessed."""
 

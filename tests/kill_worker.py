@@ -1,4 +1,4 @@
-"""What the processes of `test_kill.py` run: a producer or a consumer that tells its parent, line by line, what happened.
+"""What the processes of `test_kill.py` run: a producer or a consumer that tells its parent what happened, by the line.
 
 kill_worker.py produce LOG NAME FIRST     issues records NAME:number from FIRST on: `issued N`, then `acked N`
 kill_worker.py consume LOG NAME           consumes: `got SEQUENCE RECORD`, then `done SEQUENCE`

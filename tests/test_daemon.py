@@ -104,6 +104,26 @@ def test_a_wrong_configuration_changes_nothing_at_a_reload(tmp_path: Path) -> No
         running.until_records(1)
 
 
+def test_a_reload_that_cannot_bind_leaves_the_sources_as_they_were(tmp_path: Path) -> None:
+    """What was listened on goes on, other sources too; health tells that it is not as configured."""
+    followed = tmp_path / "app.log"
+    followed.touch()
+    extra = f'[[source.file]]\nlog = "mainlog"\npaths = ["{followed}"]\n'
+    with daemon(tmp_path, extra) as running, socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        old = running.config.read_text()
+        running.config.write_text(old.replace(f"tcp://127.0.0.1:{running.syslog}", f"tcp://127.0.0.1:{port}"))
+        running.send_signal(signal.SIGHUP)
+        until(lambda: running.get("/healthz")[0] == 503, "health tells it")
+        assert "cannot listen on" in running.get("/healthz")[1]
+        send_tcp(running, b"still heard\n")
+        followed.write_bytes(b"still followed\n")
+        running.until_records(2)
+        running.config.write_text(old)
+        running.send_signal(signal.SIGHUP)
+        until(lambda: running.get("/healthz")[0] == 200, "all is well again")
+
+
 def test_two_daemons_on_the_same_ports_are_told(tmp_path: Path) -> None:
     with daemon(tmp_path) as running:
         second = subprocess.run(
@@ -113,7 +133,7 @@ def test_two_daemons_on_the_same_ports_are_told(tmp_path: Path) -> None:
             text=True,
             timeout=SECONDS_MAX,
         )
-        assert second.returncode == 2
+        assert second.returncode == 3
         assert "cannot listen on" in second.stderr
         assert "Traceback" not in second.stderr
 

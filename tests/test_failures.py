@@ -9,10 +9,11 @@ import pytest
 from model_disk import Fault, ModelDisk, ModelProcess
 
 import jlogd
-from jlogd.errors import LogFailed, SpoolFull, UsageError
+from jlogd.errors import LogFailed, LogFull, SpoolFull, UsageError
+from jlogd.journal import appender
 from jlogd.journal.batch import Batch, encode
 from jlogd.journal.journal import Journal
-from jlogd.journal.types import Receipt, Settings
+from jlogd.journal.types import Caps, Receipt, Settings
 
 PATH = Path("/spool/log")
 
@@ -133,6 +134,33 @@ def test_a_second_writer_of_a_producers_name_is_told(spool: Path) -> None:
         first.close()
         with pytest.raises(UsageError):
             second.close()
+
+
+def test_a_cap_that_another_process_sets_is_kept(disk: ModelProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is open, with no cap in sight; then another process adds a subscriber that blocks."""
+    monkeypatch.setattr(appender, "LOOK_AGAIN_SECONDS", 0.0)
+    Journal.create(PATH, disk=disk)
+    with Journal.open(PATH, disk=disk) as journal, Journal.open(PATH, disk=disk.disk.process()) as other:
+        assert isinstance(journal.commit([encode([b"x" * 900])])[0], Receipt)
+        other.add_subscriber("slow", "end", Caps(max_bytes=2000))
+        outcomes = [journal.commit([encode([b"x" * 900])])[0] for _ in range(5)]
+        assert [type(outcome) for outcome in outcomes] == [Receipt] * 3 + [LogFull] * 2
+        other.configure(Settings(caps=Caps(max_bytes=1)))
+        other.set_subscriber("slow", "end")
+        assert isinstance(journal.commit([encode([b"x" * 900])])[0], Receipt)
+
+
+def test_what_a_cap_took_counts_before_the_subscriber_hears_of_it(disk: ModelProcess) -> None:
+    settings = Settings(segment_bytes=4096, caps=Caps(max_bytes=5000, on_full="drop-oldest"))
+    Journal.create(PATH, settings, ["dead"], disk=disk)
+    with Journal.open(PATH, disk=disk) as journal:
+        for number in range(40):
+            journal.commit([encode([b"%d" % number * 450])])
+        (dead,) = journal.stat().subscribers
+        first = journal.stat().first
+        assert (dead.next, dead.dropped) == (1, first - 1)
+        assert dead.lag_records == 41 - first
+        assert dead.lag_bytes <= journal.stat().bytes
 
 
 def test_model_capacity_is_what_the_stories_need() -> None:

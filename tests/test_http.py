@@ -19,7 +19,7 @@ from jlogd.daemon import http as jlogd_http
 from jlogd.daemon.addresses import HttpAddress, parse_http_address
 from jlogd.daemon.http import REQUEST_BYTES_MAX, THREADS_MAX, HttpServer
 from jlogd.daemon.metrics import JlogdCollector, make_registry
-from jlogd.errors import ConfigError
+from jlogd.errors import CannotListen
 from jlogd.journal.types import LogStat
 
 ANY_PORT = HttpAddress("127.0.0.1", 0)
@@ -273,7 +273,7 @@ def make(address: HttpAddress) -> HttpServer:
 
 def test_an_address_in_use(server: HttpServer) -> None:
     port = server.address.port
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(CannotListen) as caught:
         make(HttpAddress("127.0.0.1", port))
     message = str(caught.value)
     assert message.startswith(f"listen.http: cannot listen on 127.0.0.1:{port}: in use, perhaps by another jlogd")
@@ -281,7 +281,7 @@ def test_an_address_in_use(server: HttpServer) -> None:
 
 
 def test_an_address_this_machine_does_not_have() -> None:
-    with pytest.raises(ConfigError, match="this machine has no such address"):
+    with pytest.raises(CannotListen, match="this machine has no such address"):
         make(HttpAddress("192.0.2.1", 0))
 
 
@@ -301,7 +301,7 @@ def test_close_frees_the_port_and_may_come_before_start_or_twice() -> None:
 def test_ipv6() -> None:
     try:
         server = make(HttpAddress("::1", 0))
-    except ConfigError:
+    except CannotListen:
         pytest.skip("this machine has no ::1")
     server.start()
     assert get(server, "/healthz")[0] == 200

@@ -55,6 +55,11 @@ class Commands(Hinting):
             code = report(error)
         sys.exit(code if isinstance(code, int) else DONE)
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        # A command remembers its help option from its first use, and that may be without its parents.
+        cmd.context_settings.setdefault("help_option_names", ["-h", "--help"])
+        super().add_command(cmd, name)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)

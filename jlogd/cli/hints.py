@@ -41,7 +41,7 @@ OLD_COMMANDS = {
     "alter": "the configuration of jlogd, or jlogctl create LOG with other options",
     "jlogtail": "jlogctl tail LOG",
     "cat": "jlogctl tail LOG --no-follow",
-    "ls": "jlogctl list SPOOL",
+    "ls": "jlogctl list SPOOL, or jlogctl subscriber list LOG",
 }
 
 

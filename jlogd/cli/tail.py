@@ -54,7 +54,9 @@ class Options:
 @log_argument
 @click.option("--subscriber", metavar="NAME", help="Read as this subscriber, from where it stands.")
 @start_option("--from", None, "Where to start without --subscriber (default end; with --no-follow, begin).")
-@click.option("--follow/--no-follow", default=True, show_default=True, help="Wait for more at the end, or stop there.")
+@click.option(
+    "-f", "--follow/--no-follow", default=True, show_default=True, help="Wait for more at the end, or stop there."
+)
 @click.option(
     "--checkpoint",
     type=click.Choice(["auto", "none"]),

@@ -164,7 +164,7 @@ def load(path: str | os.PathLike[str]) -> Config:
         raw = Path(path).read_bytes()
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise ConfigError(f"{path}: cannot be read: {reason}; give another file with --config") from None
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

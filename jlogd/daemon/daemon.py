@@ -106,11 +106,10 @@ class Daemon:
         Raises `JlogError` or OSError when a change that could be applied failed; those before it stay applied.
         """
         applied, left = reload_plan(self.config, config)
-        self.inputs.stop_outdated(config)
         for name, log in config.log.items():
             self.logs.ensure(name, log.settings, log.subscribers)
         self.logs.open_found()
-        self.inputs.start_all(config)
+        self.inputs.replace(config)
         self.config = config
         return applied, left
 
@@ -172,7 +171,7 @@ def _tell_problems(problems: list[str], known: list[str]) -> list[str]:
             _log.warning("%s", problem)
     for problem in known:
         if problem not in problems:
-            _log.info("no more: %s", problem)
+            _log.info("over: %s", problem)
     return problems
 
 

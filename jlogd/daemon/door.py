@@ -5,6 +5,7 @@ Used by one thread, after it was bound.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import zmq
 
-from jlogd.errors import UsageError
+from jlogd.errors import CannotListen
 from jlogd.wire.address import check_address, check_socket_free
 from jlogd.wire.messages import APPEND_BATCHES_MAX, FRAME_BYTES_MAX
 
@@ -49,7 +50,7 @@ class Door:
     """See the module's text."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
-        """Listens on all the addresses. Raises `UsageError` when one cannot be had."""
+        """Listens on all the addresses. Raises `CannotListen` when one cannot be had, `UsageError` when it is none."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self._context.socket(zmq.ROUTER)
         self._configure(self.socket)
@@ -126,8 +127,9 @@ class Door:
         try:
             self.socket.bind(address)
         except zmq.ZMQError as error:
-            raise UsageError(
-                f"cannot listen on {address}: {error.strerror}; is another jlogd running, may this user listen there?"
+            raise CannotListen(
+                f"cannot listen on {address}: {os.strerror(error.errno or 0)}; is another jlogd running, "
+                "does the directory exist, may this user listen there?"
             ) from error
         if address.startswith("ipc://"):
             with suppress(OSError):

@@ -34,7 +34,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, generate_latest
 
 from jlogd.daemon.addresses import HttpAddress
-from jlogd.errors import ConfigError
+from jlogd.errors import CannotListen
 
 # A scraper or two, a person, a health check; more at a time are a mistake or worse.
 THREADS_MAX = 8
@@ -61,7 +61,7 @@ class HttpServer:
     """Bound when made, so that an address in use is known before anything else starts; answers after `start`.
 
     `health` and `ready` return what is wrong, in words (empty: all is well); `stat`, anything msgspec can encode.
-    Raises ConfigError when the address cannot be bound.
+    Raises `CannotListen` when the address cannot be bound.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class HttpServer:
         try:
             self._server = _Server(address, self)
         except OSError as error:
-            raise ConfigError(_bind_message(address, error)) from None
+            raise CannotListen(_bind_message(address, error)) from None
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), name="jlogd-http", daemon=True
         )

@@ -43,20 +43,42 @@ class Inputs:
     def __init__(self, logs: SpoolLogs) -> None:
         self._logs = logs
         self._running: dict[str, _Running] = {}
+        self._not_started: dict[str, str] = {}  # sources that a reload could not start, and why
 
     def start_all(self, config: Config) -> None:
-        """Start every source of the configuration that does not run yet. Raises what prevents one."""
-        for name, (_, _, source) in zip(source_names(config), config.all_sources(), strict=True):
-            if name not in self._running:
-                self._start(name, source)
+        """Start every source of the configuration. Raises what prevents one."""
+        for name, source in _named(config).items():
+            self._start(name, source)
 
-    def stop_outdated(self, config: Config) -> None:
-        """Stop every source that the configuration does not have, or has otherwise, or whose log changes its codec."""
-        wanted = dict(zip(source_names(config), (source for _, _, source in config.all_sources()), strict=True))
-        for name, running in list(self._running.items()):
-            log = config.log.get(running.config.log)
-            if wanted.get(name) != running.config or (log is not None and log.compression != running.compression):
+    def replace(self, config: Config) -> None:
+        """Go over to another configuration: stop what it does not have, start what is new, leave alone what is not.
+
+        A source that cannot be started is told, and is a problem from then on; one that it replaces goes on as it was.
+        """
+        wanted = _named(config)
+        self._not_started.clear()
+        for name in [name for name, running in self._running.items() if name not in wanted]:
+            self._stop(name)
+        for name, source in wanted.items():
+            running = self._running.get(name)
+            if running is None:
+                self._try_start(name, source)
+            elif running.config != source or running.compression != self._compression(source):
                 self._stop(name)
+                if not self._try_start(name, source):
+                    self._try_start(name, running.config)
+
+    def _try_start(self, name: str, source: SourceConfig) -> bool:
+        try:
+            self._start(name, source)
+        except (JlogError, OSError) as error:
+            self._not_started.setdefault(name, str(error))
+            _log.error("source %s cannot be started as configured: %s", name, error)
+            return False
+        return True
+
+    def _compression(self, source: SourceConfig) -> str:
+        return self._logs.get(source.log).journal.settings.compression
 
     def stop_all(self) -> bool:
         """Stop all sources, all at a time; whether everything they took in is durable."""
@@ -65,14 +87,13 @@ class Inputs:
 
     def stats(self) -> list[SourceStat]:
         """The sources as they are now."""
-        return [
-            SourceStat(name, running.source.stats(), running.source.running)
-            for name, running in list(self._running.items())
-        ]
+        running = list(self._running.items())
+        missing = [SourceStat(name, {}, up=False) for name in list(self._not_started) if name not in self._running]
+        return [SourceStat(name, found.source.stats(), found.source.running) for name, found in running] + missing
 
     def problems(self) -> list[str]:
         """What is wrong with any source, in words."""
-        found = []
+        found = [f"the source {name} does not run as configured: {why}" for name, why in self._not_started.items()]
         for name, running in list(self._running.items()):
             if running.source.failed is not None:
                 found.append(f"the source {name} stopped: {running.source.failed}")
@@ -88,8 +109,7 @@ class Inputs:
         except BaseException:
             writer.close()
             raise
-        compression = self._logs.get(config.log).journal.settings.compression
-        self._running[name] = _Running(config, source, writer, compression)
+        self._running[name] = _Running(config, source, writer, self._compression(config))
         _log.info("source %s feeds log %s", name, config.log)
 
     def _make(self, name: str, config: SourceConfig) -> Source:
@@ -115,3 +135,7 @@ class Inputs:
         if not stopped and not running.source.join(STOP_SECONDS):  # a full log held it up; the closed writer frees it
             _log.warning("source %s did not end", name)
         return durable
+
+
+def _named(config: Config) -> dict[str, SourceConfig]:
+    return dict(zip(source_names(config), (source for _, _, source in config.all_sources()), strict=True))

@@ -44,6 +44,8 @@ from jlogd.journal.view import View
 Outcome = Receipt | JlogError
 # Producers that met a full log with their first batch, and are waited for.
 OWED_MAX = 4096
+# How long a cap that another process set may go unnoticed; looking costs a file read for each subscriber.
+LOOK_AGAIN_SECONDS = 0.5
 # Four times what a producer takes in the snapshot at the start of a segment.
 SEGMENT_PER_PRODUCER_BYTES = 128
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -74,6 +76,7 @@ class Appender:
         self._epoch = 0
         self._refused_tail = False  # what stands after the durable end was refused to its producers
         self._room_until = 0
+        self._look_again_at = 0.0
         self._synced_at = time.monotonic()
         self.failed = ""
         self.counters = dict.fromkeys(_COUNTERS, 0)
@@ -334,10 +337,12 @@ class Appender:
         head = self._current.head
         start = head.bytes_before + head.written
         end = start + sum(batch.size for batch in batches)
-        if end > self._room_until:
+        now = time.monotonic()
+        if end > self._room_until or now >= self._look_again_at:
+            # Subscribers move, come and get caps, from other processes too.
+            self._look_again_at = now + LOOK_AGAIN_SECONDS
             limit, name = self._room(head)
-            # Another process may add a subscriber or a cap: look again after another segment at the latest.
-            self._room_until = min(limit, end + self.settings.segment_bytes)
+            self._room_until = limit
             if start >= limit:
                 self.counters["refused_full"] += len(batches)
                 raise LogFull(

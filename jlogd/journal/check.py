@@ -21,7 +21,7 @@ from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Disk, File, PosixDisk, read_all
 from jlogd.journal.layout import encode_meta, head_epochs
 from jlogd.journal.scan import Damage, Scanner
-from jlogd.journal.segment import SEGMENT_HEADER_BYTES, SegmentId, segment_ids
+from jlogd.journal.segment import SEGMENT_HEADER_BYTES, SegmentId, chain, segment_ids
 from jlogd.journal.slots import slot_problems
 from jlogd.journal.subscribers import Subscribers
 from jlogd.journal.view import Extent, View
@@ -106,7 +106,7 @@ class _Walk:
 
     def findings(self) -> Iterator[Finding]:
         view = self._view
-        segments = view.chain()
+        segments = self._segments()
         self._all = sum(map(self._size, segments))
         for segment in segment_ids(view.names()):
             if segment not in segments and (not segments or segment > segments[0]):
@@ -125,6 +125,14 @@ class _Walk:
         head = view.head()
         if head is not None and not view.disk.exists(view.layout.segment(head.segment)):
             yield Finding(kind="missing", message="the segment in use is not there", path=head.segment.filename)
+
+    def _segments(self) -> list[SegmentId]:
+        """The segments that are the log, up to the one in use: what stands after it is being made, or never was."""
+        found = segment_ids(self._view.names())
+        head = self._view.head()
+        if head is not None:
+            found = [segment for segment in found if segment <= head.segment and segment.epoch <= head.epoch]
+        return chain(found)
 
     def _segment(self, segment: SegmentId, following: SegmentId | None) -> Iterator[Finding]:
         view = self._view

@@ -71,9 +71,11 @@ class Scanner:
         return at
 
     def _resync(self, end: int, expected: int, why: str) -> Damage:
+        """The damage from `offset` to the next batch, or to `end`."""
         start = self.offset
-        candidate = start + 1
-        while candidate < end:
+        self.offset = end
+        candidate, searched = start + 1, min(end, self._file.size())
+        while candidate < searched:
             at = self._load(candidate, HEADER_BYTES, end)
             found = self._block.find(MAGIC, at)
             if found < 0:
@@ -82,9 +84,9 @@ class Scanner:
                 continue
             candidate = self._block_at + found
             if self._is_batch(candidate, end, expected):
+                self.offset = candidate
                 break
             candidate += 1
-        self.offset = min(candidate, end)
         return Damage(start, self.offset, why)
 
     def _is_batch(self, offset: int, end: int, expected: int) -> bool:

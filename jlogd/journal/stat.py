@@ -51,18 +51,21 @@ def _next_of(found: list[SubscriberStat], name: str) -> int:
 def _subscriber(
     view: View, subscribers: Subscribers, name: str, state: State, head: Head | None, segments: list[SegmentId]
 ) -> SubscriberStat:
-    position = state.position
+    first = segments[0].first if segments else 1
+    # Records that are gone count as dropped at once, and not only when the subscriber hears of it.
+    gone = max(0, min(first, view.floor().first) - state.position.next)
+    position = Position(first) if gone else state.position
     visible = head.visible if head else position.next
     behind = max(0, visible - position.next)
     waiting_since = _append_time(view, position) if behind else 0.0
     return SubscriberStat(
         name=name,
-        next=position.next,
+        next=state.position.next,
         lag_records=behind,
         lag_bytes=max(0, head.total_bytes - bytes_at(view, position, segments)) if head and behind else 0,
         lag_seconds=max(0.0, time.time() - waiting_since) if waiting_since else 0.0,
         holder=subscribers.holder(name),
-        dropped=state.dropped,
+        dropped=state.dropped + gone,
         damaged=state.damaged,
         caps=caps_of(state, view.meta.settings),
     )

@@ -137,14 +137,15 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     segments = segment_ids(names)
     epoch = _raise_epoch(view, owner_file, owner, {*head_epochs(names), *(segment.epoch for segment in segments)})
     head = _newest_head(view, names)
-    if head is not None and head.boot == boot_tag(disk.boot()) and head.segment in segments:
+    if head is not None and head.boot == boot_tag(disk.boot()) and _is_last(head, segments):
         found = _from_head(view, head, keep_tail and not head.discard)
     else:
         found = _from_disk(view, chain(segments), head)
     if not found.again:
         # Numbers that a subscriber has seen, or a damaged tail held, are not given out again.
         positions = [state.position.next for state in Subscribers(view).all().values()]
-        found.next = max([found.next, *positions, head.visible if head else 0])
+        last = max((segment.first for segment in chain(segments)), default=1)
+        found.next = max([found.next, *positions, head.visible if head else 0, last])
         _pass_over_empty(view, found)
     file, fresh = start_segment(view, found, epoch, found.again)
     try:
@@ -159,6 +160,12 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     head_file = SlotFile.open(disk, layout.head(epoch), HEAD, hint=True)
     head_file.read()
     return Tail(file, fresh, head_file, found.producers, found.torn_bytes)
+
+
+def _is_last(head: Head, segments: list[SegmentId]) -> bool:
+    """Whether no segment follows the head's, unless one was being made: else the head is older than it seems."""
+    following = [segment for segment in chain(segments) if segment > head.segment]
+    return head.segment in segments and (not following or head.ended)
 
 
 def _pass_over_empty(view: View, found: Found) -> None:
@@ -258,7 +265,8 @@ def _read_segment(view: View, segment: SegmentId, head: Head | None) -> Found | 
         file.sync()
         end = file.size()
         floor = head.durable if head is not None and head.segment == segment else 0
-        found = Found(segment, 0, header.bytes_before if header else 0, segment.first, header.created if header else 0)
+        before = header.bytes_before if header else head.bytes_before if head and head.segment == segment else 0
+        found = Found(segment, 0, before, segment.first, header.created if header else 0)
         _walk(Scanner(file, view.seed), end, floor, found)
     finally:
         file.close()

@@ -12,7 +12,7 @@ import struct
 import sys
 from contextlib import suppress
 
-from jlogd.errors import JlogError
+from jlogd.errors import CannotListen
 from jlogd.sources.config import Address
 
 # Connections the kernel keeps for us while we are busy (it may cap this at net.core.somaxconn).
@@ -54,7 +54,7 @@ def listen_on(address: Address, receive_buffer: int, socket_mode: int) -> socket
             "ports below 1024 need the capability CAP_NET_BIND_SERVICE" if 0 < address.port < 1024 else "choose another"
         )
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise JlogError(f"cannot listen on {address}: {reason}; end what holds it, or {hint}") from error
+        raise CannotListen(f"cannot listen on {address}: {reason}; end what holds it, or {hint}") from error
     except BaseException:
         made.close()
         raise
@@ -65,9 +65,9 @@ def _bind_path(made: socket.socket, address: Address, mode: int) -> None:
     path = address.host
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise JlogError(f"cannot listen on {address}: there is a file of that name that is no socket; remove it")
+            raise CannotListen(f"cannot listen on {address}: there is a file of that name that is no socket; remove it")
         if _answers(path, made.type):
-            raise JlogError(
+            raise CannotListen(
                 f"cannot listen on {address}: another program listens there; end it, or choose another path"
             )
         os.unlink(path)  # left behind by a program that was killed
