@@ -211,7 +211,7 @@ def test_a_subscriber_at_its_cap_stops_the_append_and_says_who(tmp_path: Path) -
 
 def test_with_wait_a_full_log_is_waited_for(tmp_path: Path) -> None:
     log = tmp_path / "capped"
-    done(jlogctl("create", log, "--subscriber", "slow", "--max-lag-bytes", "64KiB", "--segment-size", "16KiB"))
+    done(jlogctl("create", log, "--subscriber", "slow", "--max-lag-bytes", "32KiB", "--segment-size", "16KiB"))
     block = b"".join(b"%06d %s\n" % (number, b"x" * 100) for number in range(400))
     done(jlogctl("append", log, stdin=block))
     with process("append", log, "--wait") as started:

@@ -6,7 +6,6 @@ that was pruned is simply gone.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,8 @@ from jlogd.journal.slots import SlotFile
 
 # Headers are 200 bytes in memory; a log of this many segments is searched without reading one twice.
 _HEADERS_KEPT_MAX = 4096
+# A recovery may put a newer head in the place of one that was just listed or opened; more in a row are no coincidence.
+_HEAD_TRIES = 8
 # What was read through a view, by consumers.
 COUNTERS = ("delivered_records", "delivered_bytes", "gap_records", "damaged_places", "damaged_bytes", "damaged_records")
 
@@ -70,10 +71,17 @@ class View:
 
     def head(self) -> Head | None:
         """How far the log goes; None when no head is valid, until the next append or recovery writes one."""
-        for _ in range(2):
-            file = self._head_file or self._open_head()
+        for _ in range(_HEAD_TRIES):
+            file = self._head_file
             if file is None:
-                return None
+                epochs = layouts.head_epochs(self.names())
+                if not epochs:
+                    return None
+                try:
+                    file = SlotFile.open(self.disk, self.layout.head(epochs[-1]), HEAD, write=False)
+                except FileNotFoundError:
+                    continue
+                self._head_file = file
             found = decode_head(file.read())
             if found is not None and not file.replaced():
                 return found
@@ -121,15 +129,6 @@ class View:
             return Extent(file.size(), following.first, sealed=True)
         finally:
             file.close()
-
-    def _open_head(self) -> SlotFile | None:
-        epochs = layouts.head_epochs(self.names())
-        with suppress(FileNotFoundError):
-            if epochs:
-                path = self.layout.head(epochs[-1])
-                self._head_file = SlotFile.open(self.disk, path, HEAD, write=False)
-                return self._head_file
-        return None
 
     def _state(self, path: Path, kind: bytes) -> bytes | None:
         file = SlotFile.open(self.disk, path, kind, write=False)

@@ -56,6 +56,7 @@ class _Sent:
 
     batch: Batch
     futures: list[tuple[int, Future[Receipt]]]
+    numbered: bool  # by this writer, which sends each of its positions once
 
 
 class Writer:
@@ -247,12 +248,13 @@ class Writer:
             self._submit(encode(records), futures)
 
     def _submit(self, batch: Batch, futures: list[tuple[int, Future[Receipt]]]) -> None:
-        if not batch.producer:
+        numbered = not batch.producer
+        if numbered:
             start, self._position = self._position, self._position + batch.count
             batch = batch.numbered(self._producer, start, self._position)
         if self._compress:
             batch = compress(batch)
-        self._unsettled.append(_Sent(batch, futures))
+        self._unsettled.append(_Sent(batch, futures, numbered))
         self._unsettled_bytes += batch.size
         self._hand_over()
 
@@ -324,7 +326,7 @@ class Writer:
         """Whether a batch that was sent once is said to be a repetition: then it is one of somebody else's."""
         if not isinstance(outcome, Receipt) or not outcome.duplicate or self._sink.resends:
             return False
-        return sent.batch.producer == self._producer and sent.batch.producer_from >= self._resent
+        return sent.numbered and sent.batch.producer_from >= self._resent
 
     def _may_retry(self, outcome: Receipt | JlogError) -> bool:
         """Whether the batch is kept to be sent again: the log is full, or a batch before it met a full log."""
