@@ -22,7 +22,7 @@ from jlogd.journal.subscribers import Subscribers
 from jlogd.journal.types import Caps, LogStat, Start, SubscriberStat
 from jlogd.journal.view import View
 from jlogd.subscriber.local import EphemeralFeed, NamedFeed
-from jlogd.subscriber.subscriber import Subscriber
+from jlogd.subscriber.subscriber import Subscriber, close_abandoned
 from jlogd.writer.committer import Committer
 from jlogd.writer.local import LocalSink
 from jlogd.writer.writer import LINGER_MS, OnFull, Writer
@@ -100,8 +100,8 @@ class LocalLog(Log):
 
     def __init__(self, path: Path) -> None:
         """Raises `LogNotFound`, `FormatError`."""
-        self._path = path
-        self._view = View(path, PosixDisk())
+        self._path = path.absolute()  # whatever the working directory becomes
+        self._view = View(self._path, PosixDisk())
         self._mutex = threading.Lock()
         self._journal: Journal | None = None
         self._committer: Committer | None = None
@@ -129,6 +129,7 @@ class LocalLog(Log):
     ) -> Subscriber:
         if name is None:
             return Subscriber(EphemeralFeed(self._view, start), follow=follow, stop=stop)
+        close_abandoned()  # one of them may hold the name
         journal = self._join()
         try:
             hold = journal.hold(name)
@@ -150,6 +151,8 @@ class LocalLog(Log):
         self._joined().clone_subscriber(name, source)
 
     def stat(self) -> LogStat:
+        if self._closed:
+            raise Closed(f"{self.target} was closed")
         if self._journal is not None:
             return self._journal.stat()
         return log_stat(self._view, Subscribers(self._view))

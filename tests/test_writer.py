@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import threading
 from collections import deque
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import jlogd
 from jlogd.errors import Closed, JlogError, LogFailed, LogFull, ProducerGap, TooLarge, UsageError
 from jlogd.journal.batch import RECORD_BYTES_MAX, Batch, encode
+from jlogd.journal.disk import PosixFile
 from jlogd.journal.journal import Journal
 from jlogd.journal.producers import Producers
 from jlogd.journal.types import Caps, Receipt
@@ -283,3 +285,96 @@ def test_names_do_not_leave_the_directory(spool: Path, name: str) -> None:
             journal.set_subscriber(name, "begin")
         with pytest.raises(UsageError):
             journal.clone_subscriber("good", name)
+
+
+def test_a_cancelled_receipt_harms_nobody(spool: Path) -> None:
+    Journal.create(spool / "log")
+    with jlogd.open(spool / "log") as log:
+        with log.writer() as writer:
+            future = writer.append(b"x", receipt=True)
+            assert future is not None
+            future.cancel()
+            writer.flush(20)
+        with log.writer() as another:
+            another.append(b"y")
+            another.flush(20)
+            assert another.durable == 1
+
+
+def test_a_record_of_a_wrong_type_is_told(spool: Path) -> None:
+    Journal.create(spool / "log")
+    with jlogd.open(spool / "log") as log:
+        writer = log.writer()
+        with pytest.raises(TypeError, match="bytes, not str"):
+            writer.append("text")  # type: ignore[arg-type]
+        writer.extend([b"good", "text"])  # type: ignore[list-item]
+        with pytest.raises(UsageError):
+            writer.flush(20)
+        with pytest.raises(UsageError):
+            writer.close()
+
+
+def test_an_interrupted_flush_may_be_repeated(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of the sync: nothing hangs, and what was appended is there once."""
+    Journal.create(spool / "log")
+    with jlogd.open(spool / "log") as log:
+        with log.writer() as writer:
+            writer.append(b"before")
+            writer.flush(20)
+            with monkeypatch.context() as patch:
+                patch.setattr(PosixFile, "sync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+                writer.append(b"interrupted")
+                with pytest.raises(KeyboardInterrupt):
+                    writer.flush(20)
+            writer.append(b"after")
+            writer.flush(20)
+        with log.writer() as another:
+            another.append(b"of another")
+        assert [record for batch in log.subscriber() for record in batch] == [
+            b"before", b"interrupted", b"after", b"of another",
+        ]  # fmt: skip
+
+
+def test_the_working_directory_does_not_matter(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Journal.create(spool / "log")
+    monkeypatch.chdir(spool)
+    with jlogd.open("log") as log, log.writer() as writer:
+        monkeypatch.chdir("/")
+        writer.append(b"there")
+        writer.flush(20)
+        assert log.stat().next == 2
+    with jlogd.open(spool / "log") as again:
+        assert [record for batch in again.subscriber() for record in batch] == [b"there"]
+
+
+def test_a_log_made_anew_in_the_same_place_is_not_written_by_mistake(spool: Path) -> None:
+    Journal.create(spool / "log")
+    with jlogd.open(spool / "log") as log:
+        writer = log.writer()
+        writer.append(b"old")
+        writer.flush(20)
+        shutil.rmtree(spool / "log")
+        Journal.create(spool / "log")
+        writer.append(b"new")
+        with pytest.raises(LogFailed, match="open it again"):
+            writer.flush(20)
+        with pytest.raises(LogFailed):
+            writer.close()
+    with jlogd.open(spool / "log") as again:
+        assert again.stat().next == 1
+
+
+def test_a_subscriber_that_was_dropped_gives_its_name_up(spool: Path) -> None:
+    Journal.create(spool / "log", subscribers=["m"])
+    with jlogd.open(spool / "log") as log:
+        with log.writer() as writer:
+            writer.append(b"x")
+        for _ in range(3):
+            for batch in log.subscriber("m"):
+                last = batch
+        with pytest.raises(Closed, match="keep it in a variable"):
+            last.checkpoint()
+        with log.subscriber("m") as subscriber:
+            assert [record for batch in subscriber.fetch() for record in batch] == [b"x"]
+        with pytest.raises(Closed):
+            subscriber.fetch()

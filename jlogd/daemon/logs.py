@@ -30,7 +30,7 @@ class SpoolLogs:
 
     def __init__(self, spool: Path, observer: Callable[[str], ObserveSync]) -> None:
         """`observer` gives, for the name of a log, what is told the seconds of its syncs."""
-        self.spool = spool
+        self.spool = spool.absolute()
         self._observer = observer
         self._mutex = threading.Lock()
         self._served: dict[str, Served] = {}
@@ -80,6 +80,7 @@ class SpoolLogs:
         """Make a log and open it. Raises `LogExists`, `UsageError`."""
         check_name("log", name)
         Journal.create(self.spool / name, settings or Settings(), subscribers)
+        self._forget(name)
         _log.info("made log %s", self.spool / name)
         return self._open(name)
 
@@ -100,6 +101,14 @@ class SpoolLogs:
                 served.committer.close()
                 served.journal.close()
             self._served.clear()
+
+    def _forget(self, name: str) -> None:
+        """Let go of a log whose directory was removed under us, now that another one has its place."""
+        with self._mutex:
+            served = self._served.pop(name, None)
+        if served is not None:
+            served.committer.close()
+            served.journal.close()
 
     def _open(self, name: str) -> Served:
         with self._mutex:

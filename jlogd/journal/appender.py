@@ -35,6 +35,7 @@ from jlogd.errors import (
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Buffer, Lock
 from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_head, decode_owner
+from jlogd.journal.layout import read_meta
 from jlogd.journal.producers import Heard, Producers
 from jlogd.journal.slots import SlotFile
 from jlogd.journal.tail import Found, Tail, read_tail, recover, remove_old_heads, start_segment, write_all
@@ -48,7 +49,8 @@ OWED_MAX = 4096
 LOOK_AGAIN_SECONDS = 0.5
 # Four times what a producer takes in the snapshot at the start of a segment.
 SEGMENT_PER_PRODUCER_BYTES = 128
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# What passes by itself or by somebody's doing: it is refused now, and may be sent again.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 class Appender:
@@ -102,6 +104,9 @@ class Appender:
                 outcomes = [LockUnavailable(f"cannot lock {self._view.layout.root}: {error}")] * len(batches)
             except JlogError as error:
                 outcomes = [error] * len(batches)
+            except BaseException:
+                self._forget()  # interrupted somewhere: the next commit looks at the disk
+                raise
             self._note_refused(batches, outcomes)
             return outcomes
 
@@ -189,6 +194,9 @@ class Appender:
         """The tail as the head of this epoch has it; None when only recovery can tell."""
         self._forget()
         view = self._view
+        if read_meta(view.disk, view.layout).uuid != view.meta.uuid:
+            self.failed = f"{view.layout.root} was removed, and another log made in its place; open it again"
+            raise LogFailed(self.failed)
         if owner.boot != view.disk.boot():
             return None
         try:
@@ -449,6 +457,10 @@ class Appender:
         self._forget()
         self.counters["write_failures"] += 1
         root = self._view.layout.root
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return SpoolFull(
+                f"{error.strerror}: raise the limit on open files (ulimit -n); nothing was accepted in {root}"
+            )
         if error.errno in _NO_SPACE:
             return SpoolFull(f"no space for {root}: {error.strerror}; nothing was accepted, free space and send again")
         self.failed = f"writing {root} failed twice: {error}; check the disk, then open the log again"
@@ -492,4 +504,4 @@ def _open_owner(view: View, lock: Lock) -> SlotFile:
 
 
 def _is_whole(tail: Tail) -> bool:
-    return tail.file.size() == tail.head.written
+    return tail.file.size() == tail.head.written and not tail.file.unlinked()

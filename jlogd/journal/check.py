@@ -27,6 +27,8 @@ from jlogd.journal.subscribers import Subscribers
 from jlogd.journal.view import Extent, View
 
 Progress = Callable[[int, int], None]
+# The names and the head are read one after the other, and must belong together: a roll between them is met again.
+_LOOKS = 5
 HARMLESS = ("torn", "zombie")
 
 
@@ -128,10 +130,14 @@ class _Walk:
 
     def _segments(self) -> list[SegmentId]:
         """The segments that are the log, up to the one in use: what stands after it is being made, or never was."""
-        found = segment_ids(self._view.names())
         head = self._view.head()
+        for _ in range(_LOOKS):
+            before, found = head, segment_ids(self._view.names())
+            head = self._view.head()
+            if head is None or (before is not None and before.segment == head.segment):
+                break
         if head is not None:
-            found = [segment for segment in found if segment <= head.segment and segment.epoch <= head.epoch]
+            found = [segment for segment in found if segment <= head.segment]
         return chain(found)
 
     def _segment(self, segment: SegmentId, following: SegmentId | None) -> Iterator[Finding]:

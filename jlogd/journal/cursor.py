@@ -45,7 +45,7 @@ class Cursor:
     def read(self, max_bytes: int) -> list[Batch | Gap]:
         """What comes next, about `max_bytes` of it and at least one batch; empty at the durable end.
 
-        Raises OSError only when nothing was found before it; the next call reads on from the same place.
+        Raises OSError, FormatError only when nothing was found before it; the next call reads on from the same place.
         """
         found: list[Batch | Gap] = []
         start, left = self.next, max_bytes
@@ -56,10 +56,13 @@ class Cursor:
                 left -= self._drain(found, left)
                 if left > 0 and not self._advance(found):
                     break
-        except OSError:
+        except (OSError, FormatError):
             self.close()
             if not found:
                 raise
+        except BaseException:
+            self._go_back(start)  # interrupted: what was read and not returned comes again
+            raise
         self._mark()
         self._counters["delivered_records"] += self.next - start - sum(gap.count for gap in found if type(gap) is Gap)
         self._counters["delivered_bytes"] += max_bytes - left
@@ -79,6 +82,11 @@ class Cursor:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _go_back(self, start: int) -> None:
+        self.next = start
+        self._marks = deque(mark for mark in self._marks if mark.next <= start)
+        self.close()
 
     def _drain(self, found: list[Batch | Gap], left: int) -> int:
         """Take batches of the open segment until `left` bytes are had; returns the bytes taken."""
@@ -123,7 +131,10 @@ class Cursor:
             found.append(self._gap(self._extent.next))
         if not self._extent.sealed or following is None:
             return False
-        self._enter(following, SEGMENT_HEADER_BYTES)
+        try:
+            self._enter(following, SEGMENT_HEADER_BYTES)
+        except FileNotFoundError:
+            self.close()  # pruned meanwhile: `_open` finds where the log begins now
         return True
 
     def _following(self) -> SegmentId | None:

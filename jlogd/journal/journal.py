@@ -72,7 +72,7 @@ class Journal:
 
         Raises `LogExists`, `UsageError`; the directory above must exist.
         """
-        path, disk = Path(path), disk or PosixDisk()
+        path, disk = Path(path).absolute(), disk or PosixDisk()
         check_name("log", path.name)
         lock = disk.lock(path.parent / SPOOL_LOCK)
         try:
@@ -85,7 +85,7 @@ class Journal:
     @classmethod
     def open(cls, path: Path | str, disk: Disk | None = None) -> Journal:
         """Open a log to append, consume and administer. Raises `LogNotFound`, `OwnedElsewhere`, `FormatError`."""
-        return cls(Path(path), disk or PosixDisk())
+        return cls(Path(path).absolute(), disk or PosixDisk())
 
     @classmethod
     def take_over(cls, path: Path | str, disk: Disk | None = None) -> Journal:
@@ -93,7 +93,7 @@ class Journal:
 
         Raises `OwnedElsewhere` while a process of the owner still holds its lock.
         """
-        path, disk = Path(path), disk or PosixDisk()
+        path, disk = Path(path).absolute(), disk or PosixDisk()
         view = View(path, disk)
         owner = view.owner()
         try:

@@ -126,13 +126,13 @@ class _Entry:
         return not (self.busy or self.writer or (self.readers and not shared))
 
 
-_registry_mutex = threading.Lock()
+_registry_mutex = threading.RLock()
 _entries: OrderedDict[tuple[int, int], _Entry] = OrderedDict()
 
 
 def _forget_after_fork() -> None:
     global _registry_mutex
-    _registry_mutex = threading.Lock()
+    _registry_mutex = threading.RLock()
     # Closed now, while the child holds no locks: a descriptor that is closed later would drop the child's own.
     for entry in _entries.values():
         entry.kernel.close()
@@ -163,6 +163,9 @@ class FileLock:
                     entry.kernel.unlock()
         finally:
             _leave(entry)
+
+    def __del__(self) -> None:
+        self.release()  # an interrupt may strike before whoever took it could hold on to it
 
     def __enter__(self) -> FileLock:
         if self._pid != os.getpid():

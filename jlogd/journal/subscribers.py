@@ -118,11 +118,12 @@ class Subscribers:
         with self._guarded():
             if self._disk.exists(self._layout.subscriber(name)):
                 raise SubscriberExists(f"{self._layout.name} already has a subscriber {name}")
-            if len(self.names()) >= SUBSCRIBERS_MAX:
-                raise UsageError(
-                    f"{self._layout.name} has {SUBSCRIBERS_MAX} subscribers already, the most a log can have"
-                )
+            self._check_number()
             self._create(name, State(locate(self._view, start), caps, updated=time.time_ns()))
+
+    def _check_number(self) -> None:
+        if len(self.names()) >= SUBSCRIBERS_MAX:
+            raise UsageError(f"{self._layout.name} has {SUBSCRIBERS_MAX} subscribers, the most a log can have")
 
     def clone(self, name: str, source: str) -> None:
         """Add `name` where `source` is, with its caps. Raises `SubscriberExists`, `SubscriberUnknown`."""
@@ -131,6 +132,7 @@ class Subscribers:
             if self._disk.exists(self._layout.subscriber(name)):
                 raise SubscriberExists(f"{self._layout.name} already has a subscriber {name}")
             found = self.read(source)
+            self._check_number()
             self._create(name, State(found.position, found.caps, updated=time.time_ns()))
 
     def remove(self, name: str) -> None:

@@ -10,10 +10,16 @@ What was not checkpointed comes again: at least once, in order. Memory is bounde
 
 from __future__ import annotations
 
+import os
+import queue
 import threading
+import weakref
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
+from jlogd.errors import Closed, JlogError
 from jlogd.journal.batch import Batch, Gap
 
 # One fetch: large enough that its overhead vanishes, small enough for many subscribers in one process.
@@ -43,6 +49,10 @@ class Subscriber:
 
     def __init__(self, feed: Feed, *, follow: bool = False, stop: threading.Event | None = None) -> None:
         """`follow`: wait for more at the end of the log, until `stop` is set. Otherwise the end of the log ends it."""
+        if not _closer_started.is_set():
+            _closer_started.set()
+            _start_closer()
+        self._checkpointer = partial(_checkpoint, weakref.ref(self))
         self._feed = feed
         self._follow = follow
         self._stop = stop or threading.Event()
@@ -60,13 +70,15 @@ class Subscriber:
 
     def fetch(self, timeout: float = 0.0, max_bytes: int = FETCH_BYTES) -> list[Batch | Gap]:
         """What comes next, waiting at most `timeout` seconds for it: for those who want whole batches in hand."""
+        self._check_open()
         items = self._feed.fetch(max_bytes, timeout)
         for item in items:
-            item.bind(self._feed.checkpoint)
+            item.bind(self._checkpointer)
         return items
 
     def checkpoint(self, sequence: int) -> None:
         """Everything below `sequence` is done with. Raises `UsageError` for a number that was not delivered yet."""
+        self._check_open()
         self._feed.checkpoint(sequence)
 
     def stop(self) -> None:
@@ -87,5 +99,48 @@ class Subscriber:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_closed"):
-            self.close()
+        # The collector may run in any thread, whatever locks it holds: here nothing may wait.
+        if not getattr(self, "_closed", True):
+            self._closed = True
+            _abandoned.put(self._feed)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("the subscriber was closed")
+
+
+def _checkpoint(subscriber: weakref.ref[Subscriber], sequence: int) -> None:
+    """What a batch calls. It does not keep its subscriber: who dropped that gave the name up."""
+    found = subscriber()
+    if found is None:
+        raise Closed("the subscriber of this batch is gone; keep it in a variable for as long as you checkpoint")
+    found.checkpoint(sequence)
+
+
+def close_abandoned() -> None:
+    """Close the feeds of subscribers that were dropped without being closed."""
+    while True:
+        try:
+            feed = _abandoned.get_nowait()
+        except queue.Empty:
+            return
+        with suppress(JlogError, OSError):
+            feed.close()
+
+
+def _close_for_ever() -> None:
+    while True:
+        feed = _abandoned.get()
+        with suppress(JlogError, OSError):
+            feed.close()
+
+
+def _start_closer() -> None:
+    global _abandoned
+    _abandoned = queue.SimpleQueue()
+    threading.Thread(target=_close_for_ever, name="jlogd abandoned subscribers", daemon=True).start()
+
+
+_abandoned: queue.SimpleQueue[Feed] = queue.SimpleQueue()
+_closer_started = threading.Event()
+os.register_at_fork(after_in_child=_closer_started.clear)

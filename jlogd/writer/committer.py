@@ -63,17 +63,19 @@ class Committer:
 
         `done` may be called before this returns. Raises `Closed`.
         """
-        with self._changed:
-            self._check_open()
-            if self._busy or self._queue:
-                self._queue.extend(items)
-                self._changed.notify_all()
-                return
-            self._busy = True
+        busy = False
         try:
+            with self._changed:
+                self._check_open()
+                if self._busy or self._queue:
+                    self._queue.extend(items)
+                    self._changed.notify_all()
+                    return
+                busy = self._busy = True  # the name first: an interrupt in between must not leave us busy
             self._commit(list(items))
         finally:
-            self._free()
+            if busy:
+                self._free()
 
     def close(self) -> None:
         """Commit what is queued, then stop the thread. The journal stays open."""
@@ -169,7 +171,10 @@ class Committer:
         self._wanted = max(1, len(self._heard[0] | self._heard[1]))
         self._commit_seconds = time.monotonic() - started
         for (_, done), outcome in zip(group, outcomes, strict=True):
-            done(outcome)
+            try:
+                done(outcome)
+            except Exception:
+                log.exception("%s: telling the outcome of a batch", self.journal.name)
 
     def _maintain(self) -> None:
         try:

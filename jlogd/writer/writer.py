@@ -121,6 +121,8 @@ class Writer:
 
         Raises `TooLarge`, `Closed`, and the error of an earlier batch that was refused.
         """
+        if not isinstance(record, bytes):
+            raise TypeError(f"a record is bytes, not {type(record).__name__}; encode it")
         if len(record) > RECORD_BYTES_MAX:
             raise TooLarge(f"a record has {len(record)} bytes; the limit is {RECORD_BYTES_MAX}")
         with self._changed:
@@ -164,6 +166,7 @@ class Writer:
         Raises the error of a batch that was refused, `TimeoutError`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._check_process()
         with self._changed:
             may_lead = not (self._awaited or self._stalled or self._leading)
             self._leading = self._leading or may_lead
@@ -210,23 +213,40 @@ class Writer:
 
     def _lead(self) -> None:
         """Submit what is there from this thread, which is going to wait for it anyway."""
-        with self._changed:
-            items = [(sent.batch, partial(self._settle, sent)) for sent in iter(self._next, None)]
+        sent: list[_Sent] = []
         try:
-            if items:
-                self._sink.commit_here(items)
+            with self._changed:
+                sent.extend(iter(self._next, None))
+            if sent:
+                self._sink.commit_here([(each.batch, partial(self._settle, each)) for each in sent])
+        except BaseException:
+            self._take_back(sent)
+            raise
         finally:
             with self._changed:
                 self._leading = False
                 self._hand_over()
+
+    def _take_back(self, sent: list[_Sent]) -> None:
+        """Interrupted (Ctrl-C) while it was committed: nobody will say what became of it, so it is sent again."""
+        with self._changed:
+            lost = sum(each in self._unsettled for each in sent)
+            self._awaited -= lost
+            self._handed -= lost
+            self._resent = self._position
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise Closed("the writer belongs to the process that this one was forked from; open the log again")
 
     # Called with `_changed` held
 
     def _admit(self, size: int) -> None:
         """Wait until `size` more bytes may be under way."""
         while True:
-            if self._closed or self._process != os.getpid():
-                raise Closed("the writer was closed, or belongs to the process that this one was forked from")
+            self._check_process()
+            if self._closed:
+                raise Closed("the writer was closed")
             self._raise_error()
             if not self._unsettled or self._unsettled_bytes + size <= IN_FLIGHT_BYTES_MAX:
                 return
@@ -244,8 +264,15 @@ class Writer:
     def _close_batch(self) -> None:
         records, self._records, self._bytes = self._records, [], 0
         futures, self._futures = self._futures, []
-        if records:
-            self._submit(encode(records), futures)
+        if not records:
+            return
+        try:
+            batch = encode(records)
+        except TypeError as error:
+            self._error = self._error or UsageError(f"records are bytes: {error}; none of this batch was appended")
+            _resolve(futures, self._error)
+            return
+        self._submit(batch, futures)
 
     def _submit(self, batch: Batch, futures: list[tuple[int, Future[Receipt]]]) -> None:
         numbered = not batch.producer
@@ -366,6 +393,8 @@ class Writer:
 def _resolve(futures: list[tuple[int, Future[Receipt]]], outcome: Receipt | JlogError) -> None:
     """Tell those that wait for receipts of one batch."""
     for at, future in futures:
+        if not future.set_running_or_notify_cancel():
+            continue
         if isinstance(outcome, Receipt):
             future.set_result(Receipt(outcome.first + at if outcome.first else 0, 1, outcome.duplicate))
         else:
