@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -44,6 +45,8 @@ IN_FLIGHT_BYTES_MAX = 16 << 20
 LINGER_MS = 5.0
 # Records handed over at once are cut into pieces of this many, so that one call never makes an oversized batch.
 PIECE_RECORDS = 10_000
+# A list of this many is a batch of its own: it is not measured and gathered first.
+DIRECT_RECORDS = 2048
 # Between attempts while the log is full: often enough to go on soon, seldom enough to cost nothing.
 RETRY_SECONDS = 0.1
 
@@ -106,7 +109,10 @@ class Writer:
         self._process = os.getpid()
         self._resent = 0  # own batches that start below this position may have been sent before
         self._thread: threading.Thread | None = None
-        self._idle = False
+        self._idle = False  # the thread waits to be kicked
+        self._kick = threading.Event()
+        self._ended = threading.Event()
+        self._retry_at = 0.0
         self.durable = 0
         self.full: JlogError | None = None  # why the log takes nothing now, while it does not
 
@@ -192,6 +198,8 @@ class Writer:
             with self._changed:
                 self._closed = True
                 self._changed.notify_all()
+            self._kick.set()
+            self._ended.set()
             if self._thread is not None:
                 self._thread.join()
             self._sink.close()
@@ -203,6 +211,12 @@ class Writer:
         self.close()
 
     def _extend(self, records: list[bytes]) -> None:
+        if len(records) >= DIRECT_RECORDS:
+            with suppress(TooLarge):
+                batch = encode(records)
+                if len(batch.body) <= 4 * BATCH_BYTES:
+                    self.send(batch)
+                    return
         size = sum(map(len, records))
         if size > RECORD_BYTES_MAX:
             check_record_sizes(records)
@@ -309,8 +323,9 @@ class Writer:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
             self._thread.start()
-        elif self._idle:
-            self._changed.notify_all()
+        if self._idle:
+            self._idle = False
+            self._kick.set()
 
     # The sink's thread, which holds nothing
 
@@ -324,6 +339,7 @@ class Writer:
                 )
             if self._may_retry(outcome):
                 self._stalled = True
+                self._retry_at = time.monotonic() + RETRY_SECONDS
                 self._wake_thread()
                 return
             settled = [sent]
@@ -364,27 +380,36 @@ class Writer:
             return True
         return self._stalled and isinstance(outcome, ProducerGap)
 
-    # This writer's own thread: lingering batches, and those that met a full log
+    # This writer's own thread: lingering batches, and those that met a full log. It sleeps apart from `_changed`, so
+    # that a producer that flushes by itself is not in its way: it looks about once in the time of a linger.
 
     def _run(self) -> None:
-        with self._changed:
-            while not self._closed:
-                if self._stalled:
-                    self._try_again()
-                elif self._records and self._error is None:
-                    left = self._oldest + self._linger - time.monotonic()
-                    if left <= 0:
-                        self._close_batch()
-                    else:
-                        self._changed.wait(left)
-                else:
-                    self._idle = True
-                    self._changed.wait()
-                    self._idle = False
+        while not self._closed:
+            with self._changed:
+                pause = self._look_after()
+            if pause is None:
+                self._kick.wait()
+                self._kick.clear()
+            else:
+                self._ended.wait(pause)
+
+    def _look_after(self) -> float | None:
+        """Do what is due; the seconds until the next look, None when there is nothing to look after."""
+        if self._stalled:
+            if not self._awaited and time.monotonic() >= self._retry_at:
+                self._try_again()
+            return RETRY_SECONDS / 4
+        if not self._records or self._error is not None:
+            self._idle = True
+            return None
+        left = self._oldest + self._linger - time.monotonic()
+        if left > 0:
+            return left
+        self._close_batch()
+        return self._linger
 
     def _try_again(self) -> None:
-        self._changed.wait(RETRY_SECONDS)
-        if not self._awaited and not self._closed:
+        if not self._closed:
             self._stalled, self._handed = False, 0
             self._resent = self._position
             self._hand_over()
