@@ -153,9 +153,9 @@ class LocalLog(Log):
     def stat(self) -> LogStat:
         if self._closed:
             raise Closed(f"{self.target} was closed")
-        if self._journal is not None:
-            return self._journal.stat()
-        return log_stat(self._view, Subscribers(self._view))
+        found = self._journal.stat() if self._journal else log_stat(self._view, Subscribers(self._view))
+        found.target = self.target
+        return found
 
     def producer_position(self, producer: str) -> int | None:
         return self._joined().producer_position(producer_id(producer))

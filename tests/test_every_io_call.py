@@ -29,6 +29,8 @@ SETTINGS = Settings(segment_bytes=4096)
 READ_ALL = 1 << 30
 # A step is tried again that often in all: a fault that strikes three times fails a step at most as often.
 FAILURES_MAX = 4
+# The changes that mending a failed sync takes, and a few of what follows.
+MENDING_CALLS = 16
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EINTR)
 
 
@@ -309,6 +311,29 @@ def test_failed_at_every_call_in_every_way(code, times):
     """The errnos, and more than one failure in a row: the second attempt fails too."""
     for call in CALLS:
         failed(Fault(error=code, at=call, times=times))
+
+
+@pytest.mark.parametrize("keep", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
+def test_killed_while_it_mends_a_failed_sync(keep):
+    """A sync of a segment fails, and the process dies in one of the calls after it. Whoever comes next finds pages that
+    look clean: what they hold may be gone after a power loss, and must not be believed."""
+    for sync in range(1, sum(call.op == "sync" and call.path.suffix == ".seg" for call in TRACE) + 1):
+        whole = Workload()
+        whole.disk.faults.append(Fault(error=errno.EIO, op="sync", path="*.seg", at=sync, keep=keep))
+        whole.run()
+        syncs = [call.number for call in whole.disk.trace if call.op == "sync" and call.path.suffix == ".seg"]
+        later = [call.number for call in whole.disk.trace[syncs[sync - 1] :] if call.changes]
+        for call in later[:MENDING_CALLS]:
+            workload = Workload()
+            workload.disk.faults = [
+                Fault(error=errno.EIO, op="sync", path="*.seg", at=sync, keep=keep),
+                Fault(crash=True, at=call),
+            ]
+            with pytest.raises(Crash):
+                workload.run()
+            workload.disk.faults.clear()
+            workload.recover_all()
+            workload.recover_all(power=call)
 
 
 @pytest.mark.slow
