@@ -135,7 +135,7 @@ class Appender:
                     self._sync(tail)
                     self._publish(tail, tail.head)
                 except OSError:
-                    self._write_again(tail)
+                    self._write_again()
 
     def recover(self) -> None:
         """Bring the log into a state that can be appended to; what opening a log to write does.
@@ -185,7 +185,11 @@ class Appender:
         if tail is None or owner.epoch != self._epoch or tail.head_file.replaced():
             tail = self._load(owner)
         elif owner.boot == self._view.disk.boot():
-            tail = self._catch_up(tail)
+            try:
+                tail = self._catch_up(tail)
+            except BaseException:
+                self._forget()  # it is neither what it was nor what it is
+                raise
         if tail is None or owner.boot != self._view.disk.boot() or not _is_whole(tail):
             tail = self._recover(owner)
         return tail
@@ -243,11 +247,10 @@ class Appender:
         self.counters["torn_bytes"] += tail.torn_bytes
         return tail
 
-    def _write_again(self, tail: Tail) -> None:
+    def _write_again(self) -> None:
         """A sync of what was acknowledged before it failed. It is read back and written into a new segment, once."""
         self.counters["write_failures"] += 1
-        with suppress(OSError):  # whoever comes next must not believe these pages either
-            tail.publish(replace(tail.head, rolling=True))
+        self._end_segment(rolling=True)  # whoever comes next must not believe these pages either
         try:
             self._recover(self._owner())
         except OSError as error:
@@ -256,6 +259,16 @@ class Appender:
                 self.failed = (
                     f"syncing {self._view.layout.root} failed twice: {error}; check the disk, then open it again"
                 )
+
+    def _end_segment(self, *, rolling: bool = False, discard: bool = False) -> None:
+        """Tell whoever comes next that only a recovery can go on. Written in place: it needs no room.
+
+        Only over a head that is still the one we know: another process may have appended since.
+        """
+        tail = self._tail
+        with suppress(OSError):
+            if tail is not None and decode_head(tail.head_file.read()) == tail.head:
+                tail.publish(replace(tail.head, rolling=rolling, discard=discard))
 
     def _looked_up(self) -> Producers:
         """The producers as the last head has them, where no tail can be had."""
@@ -451,9 +464,7 @@ class Appender:
     def _refuse(self, error: OSError) -> JlogError:
         """What producers are told; the next commit starts with a recovery that leaves the refused bytes behind."""
         self._refused_tail = True
-        if self._tail is not None:
-            with suppress(OSError):  # written in place: it needs no room
-                self._tail.publish(replace(self._tail.head, discard=True))
+        self._end_segment(discard=True)
         self._forget()
         self.counters["write_failures"] += 1
         root = self._view.layout.root

@@ -137,6 +137,8 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     segments = segment_ids(names)
     epoch = _raise_epoch(view, owner_file, owner, {*head_epochs(names), *(segment.epoch for segment in segments)})
     head = _newest_head(view, names)
+    if head is not None and head.boot == boot_tag(disk.boot()):
+        segments = _without_unfinished(view, segments, head)
     if head is not None and head.boot == boot_tag(disk.boot()) and _is_last(head, segments):
         found = _from_head(view, head, keep_tail and not head.discard)
     else:
@@ -146,7 +148,7 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
         positions = [state.position.next for state in Subscribers(view).all().values()]
         last = max((segment.first for segment in chain(segments)), default=1)
         found.next = max([found.next, *positions, head.visible if head else 0, last])
-        _pass_over_empty(view, found)
+    _pass_over_empty(view, found)
     file, fresh = start_segment(view, found, epoch, found.again)
     try:
         SlotFile.create(disk, layout.head(epoch), HEAD, fresh.encode())
@@ -160,6 +162,17 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     head_file = SlotFile.open(disk, layout.head(epoch), HEAD, hint=True)
     head_file.read()
     return Tail(file, fresh, head_file, found.producers, found.torn_bytes)
+
+
+def _without_unfinished(view: View, segments: list[SegmentId], head: Head) -> list[SegmentId]:
+    """Remove the segments of recoveries in this boot that ended before they wrote a head. Nothing in them was
+    acknowledged, and they must not stand in the chain: what they seal, they may seal too early."""
+    unfinished = [segment for segment in segments if segment.epoch > head.epoch]
+    for segment in unfinished:
+        view.disk.unlink(view.layout.segment(segment))
+    if unfinished:
+        view.disk.sync_dir(view.layout.root)
+    return [segment for segment in segments if segment not in unfinished]
 
 
 def _is_last(head: Head, segments: list[SegmentId]) -> bool:
