@@ -102,6 +102,7 @@ def write(path: Path, producer: int, number: int, say: Callable[[str], None]) ->
                 assert isinstance(outcome, Receipt), repr(outcome)
                 say(f"acked {batch.producer_from} {outcome.first} {int(outcome.duplicate)}")
             number = second[0].producer_to
+            time.sleep(0.001)  # the subscribers keep up
 
 
 def consume(path: Path, name: str, say: Callable[[str], None]) -> None:
@@ -113,9 +114,9 @@ def consume(path: Path, name: str, say: Callable[[str], None]) -> None:
             items = hold.read(20_000)
             for item in items:
                 assert isinstance(item, Batch), item
-                for sequence, data in enumerate(item, item.first):
-                    say(f"got {sequence} {data.split(b'|')[0].decode()} {len(data)}")
-                if sequence % 3:
+                got = [f"got {n} {data.split(b'|')[0].decode()} {len(data)}" for n, data in enumerate(item, item.first)]
+                say("\n".join(got))
+                if item.next % 3:
                     say(f"checkpointing {item.next}")
                     hold.checkpoint(item.next)
                     say(f"checkpointed {item.next}")
@@ -240,9 +241,13 @@ class Scene:
         for who in [*WRITERS, "checker"]:
             self.kill(who)
         self.ended.clear()
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.ended < set(SUBSCRIBERS) and time.monotonic() < deadline:
+        heard = time.monotonic()
+        while self.ended < set(SUBSCRIBERS):
+            before = sum(map(len, self.got.values()))
             self.listen(0.1)
+            if sum(map(len, self.got.values())) > before:
+                heard = time.monotonic()
+            assert time.monotonic() - heard < PATIENCE_SECONDS, "a subscriber hangs"
         for name in SUBSCRIBERS:
             self.kill(name)
             missing = sorted(set(self.oracle.acked) - set(self.got[name]))

@@ -76,6 +76,7 @@ class Appender:
         self._owed: dict[int, int] = {}  # producers whose first batch was refused, and where it starts
         self._tail: Tail | None = None
         self._epoch = 0
+        self._attempt: list[Batch] = []  # what is being written, as it was stamped
         self._refused_tail = False  # what stands after the durable end was refused to its producers
         self._room_until = 0
         self._look_again_at = 0.0
@@ -375,6 +376,7 @@ class Appender:
 
     def _append_piece(self, batches: list[Batch]) -> list[Outcome]:
         """Append the first of the batches, as many as one segment takes, trying a second time in a new segment."""
+        self._attempt = []
         try:
             stamped = self._write(self._next_piece(batches))
         except OSError as error:
@@ -382,8 +384,12 @@ class Appender:
                 raise
             self.counters["write_failures"] += 1
             self._refused_tail = True
+            attempt = self._attempt
             self._recover(self._owner())
-            stamped = self._write(self._next_piece(batches))
+            if attempt and self._current.head.next >= attempt[-1].next:
+                stamped = attempt  # it had been published before something failed
+            else:
+                stamped = self._write(self._next_piece(batches))
         self.counters["batches"] += len(stamped)
         self.counters["records"] += sum(batch.count for batch in stamped)
         self.counters["bytes"] += sum(batch.size for batch in stamped)
@@ -424,6 +430,7 @@ class Appender:
         for batch in batches:
             stamped.append(batch.stamped(following, head.visible, now, self._epoch))
             following += batch.count
+        self._attempt = stamped
         seed = self._view.seed
         buffers: list[Buffer] = list(flatten.from_iterable((batch.header(seed), batch.body) for batch in stamped))
         written = write_all(tail.file, buffers)
@@ -435,6 +442,7 @@ class Appender:
             raise
         for batch in stamped:
             tail.producers.note(batch)
+        self._attempt = []
         return stamped
 
     def _settle(self, tail: Tail) -> None:

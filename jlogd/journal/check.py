@@ -70,9 +70,20 @@ def _check_states(view: View) -> Iterator[Finding]:
     names = [layout.subscriber(name) for name in Subscribers(view).names()]
     for path in [layout.owner, layout.floor, *heads, *names]:
         with suppress(FileNotFoundError):
-            for problem in slot_problems(read_all(view.disk, path)):
+            for problem in _lasting_problems(view, path):
                 yield Finding(kind="state", message=problem, path=str(path.relative_to(layout.root)))
     yield from _check_agreement(view)
+
+
+def _lasting_problems(view: View, path: Path) -> list[str]:
+    """What is wrong with a state file each time it is looked at: a slot that is being written looks damaged too."""
+    problems = slot_problems(read_all(view.disk, path))
+    for _ in range(_LOOKS):
+        if not problems:
+            break
+        again = slot_problems(read_all(view.disk, path))
+        problems = [problem for problem in problems if problem in again]
+    return problems
 
 
 def _check_agreement(view: View) -> Iterator[Finding]:
