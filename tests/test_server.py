@@ -21,7 +21,7 @@ from wire_support import Daemon, Raw, held_commits, make_log, numbered, records_
 from jlogd.daemon import intake
 from jlogd.daemon import server as servers
 from jlogd.daemon.server import Server
-from jlogd.errors import UsageError
+from jlogd.errors import CannotListen, UsageError
 from jlogd.journal.batch import HEADER, Batch, encode
 from jlogd.journal.journal import Journal
 from jlogd.wire import messages as m
@@ -626,7 +626,7 @@ def test_requests_that_wait_are_bounded(daemon: Daemon, raw: Raw) -> None:
 
 
 def test_an_address_in_use_is_told(daemon: Daemon) -> None:
-    with pytest.raises(UsageError, match="another jlogd"):
+    with pytest.raises(CannotListen, match="another jlogd"):
         Server(daemon.logs, [daemon.address])
 
 

@@ -16,7 +16,7 @@ from functools import wraps
 from pathlib import Path
 
 import pytest
-from hypothesis import note
+from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from model_disk import CONTENTS, NAMES, Crash, Fault, ModelDisk, ModelProcess
@@ -303,10 +303,10 @@ class LogMachine(RuleBasedStateMachine):
     @initialize(subscribers=st.sets(names, max_size=2), caps=st.data())
     def create(self, subscribers: set[str], caps: st.DataObject) -> None:
         self.log_caps = caps.draw(self.caps)
-        settings = Settings(
+        chosen = Settings(
             segment_bytes=SEGMENT_BYTES, compression=self.compression, caps=self.log_caps, durability=self.durability
         )
-        Journal.create(PATH, settings, sorted(subscribers), disk=self.homes[0])
+        Journal.create(PATH, chosen, sorted(subscribers), disk=self.homes[0])
         self.subscribers = {name: Name(1, self.log_caps) for name in subscribers}
         self.oracle.late = self.durability.startswith("interval")
 
@@ -601,17 +601,23 @@ class OsMachine(LogMachine):
         self.oracle.lose(self.oracle.synced_below)
 
 
+def run(machine: type[LogMachine], share: float) -> None:
+    """Run a machine for a share of the examples that the profile grants."""
+    profile = settings()
+    run_state_machine_as_test(machine, settings=settings(profile, max_examples=round(profile.max_examples * share)))
+
+
 def test_the_log_keeps_its_promises():
-    run_state_machine_as_test(LogMachine)
+    run(LogMachine, 0.4)
 
 
 def test_the_log_keeps_its_promises_with_caps():
-    run_state_machine_as_test(DroppingMachine)
+    run(DroppingMachine, 0.3)
 
 
 def test_the_log_keeps_its_promises_under_the_policy_interval():
-    run_state_machine_as_test(IntervalMachine)
+    run(IntervalMachine, 0.15)
 
 
 def test_the_log_keeps_its_promises_under_the_policy_os():
-    run_state_machine_as_test(OsMachine)
+    run(OsMachine, 0.15)
