@@ -125,6 +125,12 @@ class SpoolFull(JlogError):
     code = "spool-full"
 
 
+class LogInUse(JlogError):
+    """Processes have the log open, and what was asked for needs it closed."""
+
+    code = "log-in-use"
+
+
 class LogFailed(JlogError):
     """The disk failed twice in a row; the log accepts nothing more until it is opened again."""
 
@@ -165,6 +171,12 @@ class NoSession(RemoteError):
     """The daemon does not know this connection (any more); it must say hello first."""
 
     code = "no-session"
+
+
+class MissingLibrary(JlogError):
+    """What was asked for needs an optional library that is not installed; the message names the extra."""
+
+    code = "missing-library"
 
 
 class NotServed(JlogError):

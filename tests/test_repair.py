@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_disk import Crash, Fault, ModelDisk, ModelProcess
 
-from jlogd.errors import FormatError, JlogError, LogNotFound, OwnedElsewhere
+from jlogd.errors import FormatError, JlogError, LogInUse, LogNotFound, OwnedElsewhere
 from jlogd.journal.batch import Batch, encode
 from jlogd.journal.check import check
 from jlogd.journal.cursor import Cursor
 from jlogd.journal.head import HEAD, OWNER, decode_owner
 from jlogd.journal.journal import Journal
 from jlogd.journal.layout import Layout, encode_meta, new_meta
-from jlogd.journal.repair import QUARANTINE, REPORT, LogInUse, repair
+from jlogd.journal.repair import QUARANTINE, REPORT, repair
 from jlogd.journal.segment import SegmentHeader, SegmentId, host_tag
 from jlogd.journal.slots import SlotFile, encode_slot
 from jlogd.journal.subscribers import State, Subscribers
@@ -334,6 +334,15 @@ def test_numbers_of_a_lost_segment_are_not_given_out_again() -> None:
     assert isinstance(receipt, Receipt) and receipt.first == max(held) + 1
 
 
+def test_a_last_segment_with_the_contents_of_another_hides_nothing() -> None:
+    disk, held = make(epochs=3, batches=5)
+    disk.put(segments(disk)[-1], disk.files()[segments(disk)[0]])
+    disk.lose(head_of(disk))
+    before = readable(disk.process())
+    repair(LOG, disk.process())
+    assert_sound(disk, before, held)
+
+
 def test_batches_after_damage_survive_a_head_that_is_lost() -> None:
     disk, held = make(epochs=1, batches=4)
     (last,) = segments(disk)[-1:]
@@ -566,7 +575,7 @@ def assert_repairable(base: int, reboot: bool, strikes: list[tuple[int, str, int
         strike(disk, *one)
     if reboot:
         disk.crash(0)
-    before = readable(disk.process())
+    before, struck = readable(disk.process()), positions(disk.process())
     names = set(disk.process().listdir(LOG))
     try:
         repair(LOG, disk.process())
@@ -578,5 +587,7 @@ def assert_repairable(base: int, reboot: bool, strikes: list[tuple[int, str, int
         return
     oldest = min(readable(disk.process()), default=1)
     for name, now in positions(disk.process()).items():
-        assert now <= max(stood.get(name, 1), oldest), f"{name} was moved past records that could be delivered"
+        assert now <= max(stood.get(name, 1), struck.get(name, 1), oldest), (
+            f"{name} was moved past records that could be delivered"
+        )
     assert_sound(disk, before, held)

@@ -31,7 +31,7 @@ from crc32c import crc32c
 from jlogd.errors import FormatError, LogNotFound, OwnedElsewhere
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Disk, read_all
-from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Head, Owner, decode_floor, decode_head, decode_owner
+from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Head, Owner, boot_tag, decode_floor, decode_head, decode_owner
 from jlogd.journal.layout import FORMAT, Layout, Meta, crc_seed, encode_meta, head_epochs, read_meta, uuid_bytes
 from jlogd.journal.scan import Scanner
 from jlogd.journal.segment import (
@@ -192,14 +192,14 @@ class _Diagnosis:
         for segment, header in self._headers.items():
             if header is not None and header.uuid != self._uuid:
                 self._move(self._layout.segment(segment), f"it belongs to the log {UUID(bytes=header.uuid)}")
-            elif (header is not None and header.id == segment) or self._holds(segment)[0]:
+            elif header.id == segment if header is not None else self._holds(segment)[0]:
                 holding.append(segment)
         kept = set(holding)
         for segment, header in self._headers.items():
             if segment in kept or (header is not None and header.uuid != self._uuid):
                 continue
             if any(other.first >= segment.first and other.epoch < segment.epoch for other in holding):
-                self._move(self._layout.segment(segment), "it holds nothing, and its name hides segments that do")
+                self._move(self._layout.segment(segment), "it is not what its name says, and hides segments that are")
             else:
                 kept.add(segment)
         found = chain(kept)
@@ -337,7 +337,9 @@ class _Diagnosis:
         elif max(positions, default=0) > head.visible:
             why = f"a subscriber waits for {max(positions)}, and the log ends before {head.visible}"
         if why:
-            self.plan.recovery = "recover" if head.segment in self._chain else "restart"
+            # What this boot wrote after the head may not be on disk; only the usual recovery writes it again.
+            believed = head.segment in self._chain and head.boot == boot_tag(self._disk.boot())
+            self.plan.recovery = "recover" if believed else "restart"
             self.plan.steps.append(Step(path=self._layout.head(head.epoch).name, action="recovered", why=why))
 
     def _leftovers(self) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from jlogd.errors import JlogError, LogNotFound
+from jlogd.errors import LogInUse, LogNotFound
 from jlogd.journal.diagnose import STATE_BYTES, Plan, StateFile, Step, diagnose
 from jlogd.journal.disk import Disk, PosixDisk, replace_file
 from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_owner
@@ -37,12 +37,6 @@ REPORT = "report.json"
 _COPY_BYTES = 1 << 20
 # Repairs within one second get names of their own.
 _PLACES_MAX = 1000
-
-
-class LogInUse(JlogError):
-    """Processes have the log open, and what was asked for needs it closed."""
-
-    code = "log-in-use"
 
 
 class Repair(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,8 +205,9 @@ def _restart(view: View, owner_file: SlotFile, owner: Owner, head: Head | None) 
     owner_file.write(Owner(epoch, disk.host(), disk.boot()).encode(), sync=True)
     found: Found = _from_disk(view, segments, head)
     positions = [state.position.next for state in Subscribers(view).all().values()]
-    given_out = head.visible if head is not None else 1
-    found.next = max([found.next, given_out, *positions])
+    given_out = [head.visible] if head is not None else []
+    given_out += [segment.first for segment in segments[-1:]]  # whatever is in it now
+    found.next = max([found.next, *given_out, *positions])
     if found.segment is None and head is not None:
         found.bytes_before = head.total_bytes
     file, fresh = start_segment(view, found, epoch, [])
