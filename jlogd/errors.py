@@ -131,6 +131,12 @@ class LogInUse(JlogError):
     code = "log-in-use"
 
 
+class MissingLibrary(JlogError):
+    """What was asked for needs an optional library that is not installed; the message names the extra."""
+
+    code = "missing-library"
+
+
 class LogFailed(JlogError):
     """The disk failed twice in a row; the log accepts nothing more until it is opened again."""
 
@@ -171,12 +177,6 @@ class NoSession(RemoteError):
     """The daemon does not know this connection (any more); it must say hello first."""
 
     code = "no-session"
-
-
-class MissingLibrary(JlogError):
-    """What was asked for needs an optional library that is not installed; the message names the extra."""
-
-    code = "missing-library"
 
 
 class NotServed(JlogError):

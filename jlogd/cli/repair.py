@@ -12,7 +12,7 @@ from jlogd.cli.output import print_json, say
 from jlogd.cli.owner import act_as_owner
 from jlogd.cli.params import json_option, log_argument
 from jlogd.errors import LogNotFound
-from jlogd.journal.diagnose import Step
+from jlogd.journal.plan import Step
 from jlogd.journal.repair import repair as repair_log
 
 _LOCAL_ONLY = "repair works on the files themselves, so it runs on the machine that has them; give the log's directory"

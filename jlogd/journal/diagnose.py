@@ -20,9 +20,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -31,8 +30,9 @@ from crc32c import crc32c
 from jlogd.errors import FormatError, LogNotFound, OwnedElsewhere
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Disk, read_all
-from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Head, Owner, boot_tag, decode_floor, decode_head, decode_owner
+from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Owner, boot_tag, decode_floor, decode_head, decode_owner
 from jlogd.journal.layout import FORMAT, Layout, Meta, crc_seed, encode_meta, head_epochs, read_meta, uuid_bytes
+from jlogd.journal.plan import STATE_BYTES, Action, Plan, Recovery, StateFile, Step
 from jlogd.journal.scan import Scanner
 from jlogd.journal.segment import (
     SEGMENT_HEADER_BYTES,
@@ -48,51 +48,10 @@ from jlogd.journal.subscribers import KIND as SUBSCRIBER
 from jlogd.journal.subscribers import State, decode_state
 from jlogd.journal.types import NAME, Position, Settings
 
-STATE_BYTES = STRIDE + SLOT_BYTES
 _LEFTOVER = ".new"
 _LOCK = ".lock"
 # Where the header says that it is of another version; any other complaint about a header is damage.
 _VERSION_AT = 8
-
-# rewritten: in place, from what is left of it; rebuilt: from the segments; made: it was missing; moved: taken out;
-# recovered: the end of the log, found anew as after a crash
-Action = Literal["rewritten", "rebuilt", "made", "moved", "recovered"]
-# How to find the end of the log: not at all, as after a crash, or without believing the head.
-Recovery = Literal["", "recover", "restart"]
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing a repair does. `path` is relative to the log; `bytes` and `records` are what a file held that is
-    moved, or the length of one that is changed."""
-
-    path: str
-    action: Action
-    why: str
-    bytes: int = 0
-    records: int = 0
-
-
-@dataclass(frozen=True)
-class StateFile:
-    """A two-slot file to be written: what is to stand in it."""
-
-    path: Path
-    kind: bytes
-    payload: bytes
-
-
-@dataclass
-class Plan:
-    """What is to be done, in the words of `steps` and in terms of files."""
-
-    steps: list[Step] = field(default_factory=list)
-    copied: list[Path] = field(default_factory=list)  # kept as they were before they are changed
-    moved: list[Path] = field(default_factory=list)
-    meta: Meta | None = None  # the `log.json` to be written
-    make_subscribers: bool = False
-    states: list[StateFile] = field(default_factory=list)
-    recovery: Recovery = ""
-    head: Head | None = None  # the best one known
 
 
 @dataclass(frozen=True)
@@ -236,9 +195,13 @@ class _Diagnosis:
         found = self._look(path, HEAD)
         head = self.plan.head = decode_head(found.payload)
         why = ", ".join(found.problems)
+        if head is not None and head.ended:  # what is written next goes over it: the other slot is older
+            if why:
+                self._rewrite(path, HEAD, head.encode(), found)
+            return ""
         if head is None:
             why = why or "it was never written"
-        elif not why and not head.rolling and self._chain and head.segment != self._chain[-1]:
+        elif not why and self._chain and head.segment != self._chain[-1]:
             why = f"it names {head.segment.filename}, but the log ends in {self._chain[-1].filename}"
         if not why:
             return ""
@@ -305,10 +268,11 @@ class _Diagnosis:
 
     def _subscriber(self, path: Path, oldest: int) -> int:
         found = self._look(path, SUBSCRIBER)
-        if found.payload is not None:
+        known = decode_state(found.payload) if found.payload is not None else None
+        if found.payload is not None and known is not None:
             if found.problems:
                 self._rewrite(path, SUBSCRIBER, found.payload, found)
-            return decode_state(found.payload).position.next
+            return known.position.next
         state = State(Position(oldest), updated=time.time_ns())
         why = f"{', '.join(found.problems) or 'it was never written'}; it starts at the oldest record, {oldest}"
         self._rebuild(path, SUBSCRIBER, state.encode(), found, f"{why}, with the caps of the log")

@@ -20,15 +20,16 @@ from pathlib import Path
 import msgspec
 
 from jlogd.errors import LogInUse, LogNotFound
-from jlogd.journal.diagnose import STATE_BYTES, Plan, StateFile, Step, diagnose
+from jlogd.journal.diagnose import diagnose
 from jlogd.journal.disk import Disk, PosixDisk, replace_file
 from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_owner
 from jlogd.journal.layout import Layout, head_epochs, write_meta
 from jlogd.journal.locks import LockBusy, holder_note
+from jlogd.journal.plan import STATE_BYTES, Plan, StateFile, Step
 from jlogd.journal.segment import segment_ids
 from jlogd.journal.slots import SLOT_BYTES, STRIDE, SlotFile
 from jlogd.journal.subscribers import Subscribers
-from jlogd.journal.tail import Found, _from_disk, recover, start_segment, write_all
+from jlogd.journal.tail import Found, from_disk, recover, start_segment, write_all
 from jlogd.journal.view import View
 
 QUARANTINE = "quarantine"
@@ -203,7 +204,7 @@ def _restart(view: View, owner_file: SlotFile, owner: Owner, head: Head | None) 
     heads, segments = head_epochs(names), view.chain()
     epoch = max([owner.epoch, *heads, *(segment.epoch for segment in segment_ids(names))]) + 1
     owner_file.write(Owner(epoch, disk.host(), disk.boot()).encode(), sync=True)
-    found: Found = _from_disk(view, segments, head)
+    found: Found = from_disk(view, segments, head)
     positions = [state.position.next for state in Subscribers(view).all().values()]
     given_out = [head.visible] if head is not None else []
     given_out += [segment.first for segment in segments[-1:]]  # whatever is in it now
