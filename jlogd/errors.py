@@ -125,6 +125,18 @@ class SpoolFull(JlogError):
     code = "spool-full"
 
 
+class LogInUse(JlogError):
+    """Processes have the log open, and what was asked for needs it closed."""
+
+    code = "log-in-use"
+
+
+class MissingLibrary(JlogError):
+    """What was asked for needs an optional library that is not installed; the message names the extra."""
+
+    code = "missing-library"
+
+
 class LogFailed(JlogError):
     """The disk failed twice in a row; the log accepts nothing more until it is opened again."""
 

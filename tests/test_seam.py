@@ -44,7 +44,7 @@ LAYERS: list[set[str]] = [
     {"journal"},
     {"writer", "subscriber"},
     {"log"},
-    {"sources", "wire"},
+    {"sources", "wire", "libjlog"},
     {"entry"},
     {"daemon"},
     {"cli"},

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import click
 
-_CHECK = "jlogctl check LOG: nothing is repaired in place, damage is skipped and told to subscribers"
+_CHECK = "jlogctl check LOG: damaged records are not cut out, they are skipped and told to subscribers"
 
 OLD_FLAGS = {
     "-s": "jlogctl subscriber list LOG",
@@ -24,7 +24,7 @@ OLD_FLAGS = {
     "-i": "jlogctl check LOG",
     "-d": "jlogctl check LOG",
     "-r": _CHECK,
-    "-R": _CHECK,
+    "-R": "jlogctl repair LOG",
     "-c": "gone, because segments go by themselves once every subscriber has passed them",
     "-j": "jlogctl stat LOG, with the log as the first argument",
     "-v": "JLOGD_DEBUG=1 jlogctl ...",
@@ -37,7 +37,6 @@ OLD_COMMANDS = {
     "data": "jlogctl stat LOG, or jlogctl check LOG",
     "meta": "jlogctl stat LOG",
     "clean": "gone, because segments go by themselves once every subscriber has passed them",
-    "repair": _CHECK,
     "alter": "the configuration of jlogd, or jlogctl create LOG with other options",
     "jlogtail": "jlogctl tail LOG",
     "cat": "jlogctl tail LOG --no-follow",

@@ -9,8 +9,11 @@ from jlogd.cli.append import append
 from jlogd.cli.check import check
 from jlogd.cli.create import create
 from jlogd.cli.errors import Commands
+from jlogd.cli.export import export
+from jlogd.cli.import_jlog import import_jlog
 from jlogd.cli.listing import list_
 from jlogd.cli.params import CONTEXT, version_option
+from jlogd.cli.repair import repair
 from jlogd.cli.stat import stat
 from jlogd.cli.subscriber import subscriber
 from jlogd.cli.tail import tail
@@ -32,7 +35,7 @@ def cli() -> None:
     """
 
 
-for command in (create, append, tail, subscriber, stat, list_, check):
+for command in (create, append, tail, subscriber, stat, list_, check, repair, export, import_jlog):
     cli.add_command(command)
 
 

@@ -51,11 +51,9 @@ logs_argument = click.argument("targets_", metavar="LOG...", type=Target(), narg
 json_option = click.option("--json", "as_json", is_flag=True, help="Exact numbers, one JSON object a line.")
 
 
-def start_option(flag: str, default: str | None, text: str) -> Callable[[F], F]:
+def start_option(flag: str, default: str | None, text: str, name: str = "start") -> Callable[[F], F]:
     """An option that names a place in a log."""
-    return click.option(
-        flag, "start", type=START, metavar="PLACE", default=default, show_default=bool(default), help=text
-    )
+    return click.option(flag, name, type=START, metavar="PLACE", default=default, show_default=bool(default), help=text)
 
 
 def caps_options(command: F) -> F:

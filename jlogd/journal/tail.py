@@ -142,7 +142,7 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     if head is not None and head.boot == boot_tag(disk.boot()) and _is_last(head, segments):
         found = _from_head(view, head, keep_tail and not head.discard)
     else:
-        found = _from_disk(view, chain(segments), head)
+        found = from_disk(view, chain(segments), head)
     if not found.again:
         # Numbers that a subscriber has seen, or a damaged tail held, are not given out again.
         positions = [state.position.next for state in Subscribers(view).all().values()]
@@ -261,7 +261,7 @@ def _from_head(view: View, head: Head, keep_tail: bool) -> Found:
     return found
 
 
-def _from_disk(view: View, segments: list[SegmentId], head: Head | None) -> Found:
+def from_disk(view: View, segments: list[SegmentId], head: Head | None) -> Found:
     """Another boot, or another host: the disk itself says what was durable."""
     for segment in reversed(segments):
         found = _read_segment(view, segment, head)
