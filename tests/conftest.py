@@ -1,7 +1,8 @@
 """What all tests share: a fresh model disk, a fresh directory, and how long Hypothesis looks for trouble.
 
-Profiles, by `HYPOTHESIS_PROFILE`: `dev` (the default), `ci` (more examples), `thorough` (minutes). What reproduces a
-failure is printed. A failing seed belongs into the test as a named regression, not only into `.hypothesis/`.
+Profiles, by `HYPOTHESIS_PROFILE`: `dev` (the default), `ci` (more examples, the same ones every time: nobody is to
+be stopped by what another one broke), `thorough` (minutes, new ones every time). What reproduces a failure is
+printed. A failing seed belongs into the test as a named regression, not only into `.hypothesis/`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _COMMON = {
     "suppress_health_check": [HealthCheck.too_slow],
 }
 settings.register_profile("dev", max_examples=100, stateful_step_count=50, **_COMMON)
-settings.register_profile("ci", max_examples=200, stateful_step_count=50, derandomize=False, **_COMMON)
+settings.register_profile("ci", max_examples=200, stateful_step_count=50, derandomize=True, **_COMMON)
 settings.register_profile("thorough", max_examples=3000, stateful_step_count=80, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") == "true" else "dev"))
 

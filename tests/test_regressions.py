@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 from contextlib import suppress
 from pathlib import Path
 
@@ -122,3 +123,18 @@ def test_a_reading_that_fails_loses_nothing(op):
                 items += cursor.read(READ_ALL)
         assert [item.first for item in items] == [1, 2, 3, 4, 5]
         assert not any(isinstance(item, Gap) for item in items)
+
+
+def test_damage_in_one_batch_costs_no_other_that_the_same_sync_made_durable():
+    """Under `interval` many batches wait for one sync, and no header of theirs says that it came."""
+    for seed in range(40):
+        disk = ModelDisk()
+        journal = make(disk.process(), Settings(durability="interval=60s"))
+        for data in (b"first", b"second", b"third"):
+            journal.commit([encode([data])])
+        segment = next(iter(disk.files(".seg")))
+        disk.flip(segment, disk.files()[segment].index(b"first"))
+        journal.sync()
+        disk.crash(random.Random(seed))
+        items = read(Journal.open(PATH, disk=disk.process()).cursor("begin"))
+        assert [list(item) for item in items] == [[], [b"second"], [b"third"]], seed

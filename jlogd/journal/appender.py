@@ -134,7 +134,7 @@ class Appender:
                 tail = self._ready()
                 try:
                     self._sync(tail)
-                    self._publish(tail, tail.head)
+                    self._publish(tail, tail.head, sync=True)
                 except OSError:
                     self._write_again()
 
@@ -448,11 +448,14 @@ class Appender:
     def _settle(self, tail: Tail) -> None:
         """Sync if the policy says so, then publish."""
         interval = sync_interval_ms(self.settings.durability)
+        due = interval is not None and (time.monotonic() - self._synced_at) * 1000 >= interval
         if interval is None:
             tail.head = tail.head.all_visible()
-        elif (time.monotonic() - self._synced_at) * 1000 >= interval:
+        elif due:
             self._sync(tail)
-        self._publish(tail, tail.head)
+        # No batch header says yet that this sync succeeded, and many batches may have waited for it: the head says it,
+        # so that damage in one of them costs none of the others after a power loss.
+        self._publish(tail, tail.head, sync=due and bool(interval))
 
     def _sync(self, tail: Tail) -> None:
         started = time.monotonic()

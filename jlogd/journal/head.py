@@ -12,8 +12,9 @@ The owner's epoch is the fence. It is raised, durably, before a recovery or a ta
 looks at it after its sync and before it acknowledges. So either the writer sees the new epoch and says nothing, or its
 bytes were durable before the taker looked, and are part of the log.
 
-The head is a hint: it is written after what it names is durable, and not synced itself. All of it can be found again
-from the segments; recovery does that when the head is missing, of another boot, or disagrees with the segment's length.
+The head is a hint: it is written after what it names is durable, and synced itself only after a sync that many batches
+waited for (`interval=`, and on demand). All of it can be found again from the segments; recovery does that when the
+head is missing, of another boot, or disagrees with the segment's length.
 """
 
 from __future__ import annotations
