@@ -101,6 +101,12 @@ class LockUnavailable(JlogError):
     code = "lock-unavailable"
 
 
+class SpoolUnfit(JlogError):
+    """The mount of a spool does not do what a log needs; see `jlogctl check-spool`."""
+
+    code = "spool-unfit"
+
+
 class OwnedElsewhere(JlogError):
     """Another host owns the log."""
 

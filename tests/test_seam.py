@@ -44,7 +44,7 @@ LAYERS: list[set[str]] = [
     {"journal"},
     {"writer", "subscriber"},
     {"log"},
-    {"sources", "wire", "libjlog"},
+    {"sources", "wire", "libjlog", "spoolcheck"},
     {"entry"},
     {"daemon"},
     {"cli"},

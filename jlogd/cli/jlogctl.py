@@ -7,6 +7,7 @@ import click
 from jlogd.cli import errors
 from jlogd.cli.append import append
 from jlogd.cli.check import check
+from jlogd.cli.check_spool import check_spool
 from jlogd.cli.create import create
 from jlogd.cli.errors import Commands
 from jlogd.cli.export import export
@@ -35,7 +36,7 @@ def cli() -> None:
     """
 
 
-for command in (create, append, tail, subscriber, stat, list_, check, repair, export, import_jlog):
+for command in (create, append, tail, subscriber, stat, list_, check, check_spool, repair, export, import_jlog):
     cli.add_command(command)
 
 

@@ -14,6 +14,7 @@ Rules a `Disk` keeps, and the core relies on:
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ Mode = Literal["read", "write", "create"]
 
 # The kernel refuses longer vectors (UIO_MAXIOV); `append` says with a short count that there is more to do.
 IOVEC_MAX = 1024
+# On a network mount a file that another host replaces by rename can be stale (ESTALE) in the moment it is opened: the
+# name already stands for its successor.
+STALE_LOOKS = 4
 FILE_MODE = 0o640
 DIR_MODE = 0o750
 
@@ -214,6 +218,16 @@ def _boot() -> str:
 
 def read_all(disk: Disk, path: Path) -> bytes:
     """The whole of a small file."""
+    for _ in range(STALE_LOOKS - 1):
+        try:
+            return _read_all(disk, path)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return _read_all(disk, path)
+
+
+def _read_all(disk: Disk, path: Path) -> bytes:
     file = disk.open(path, "read")
     try:
         return file.pread(file.size(), 0)
