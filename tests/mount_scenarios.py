@@ -142,7 +142,8 @@ def no_syncs(work: Path) -> Result:
 def refused_at_start(work: Path) -> Result:
     """What a daemon is told, with and without accepting the risk, and what the spool remembers."""
     from jlogd.errors import SpoolUnfit
-    from jlogd.spoolcheck import admit, risks
+    from jlogd.spoolcheck.check import admit
+    from jlogd.spoolcheck.verdict import risks
 
     source, at = directories(work, "source", "at")
     with fuse(at, sys.executable, Path(__file__).with_name("faulty_fs.py"), source, at, "lock=ENOLCK"):

@@ -42,9 +42,9 @@ DISK_METHODS = {
 LAYERS: list[set[str]] = [
     {"errors", "version"},
     {"journal"},
-    {"writer", "subscriber"},
+    {"writer", "subscriber", "spoolcheck"},
     {"log"},
-    {"sources", "wire", "libjlog", "spoolcheck"},
+    {"sources", "wire", "libjlog"},
     {"entry"},
     {"daemon"},
     {"cli"},

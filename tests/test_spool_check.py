@@ -24,9 +24,10 @@ from cli_support import done, failed, jlogctl, process
 
 from jlogd.errors import FormatError, LogNotFound, SpoolUnfit, UsageError
 from jlogd.journal import disk
-from jlogd.spoolcheck import admit, check, file_checks, helpers, peer_checks, quick_check, risks, verdict
 from jlogd.spoolcheck import agent as agent_module
+from jlogd.spoolcheck import check, file_checks, helpers, peer_checks, verdict
 from jlogd.spoolcheck.agent import OPERATIONS, Agent
+from jlogd.spoolcheck.check import admit, quick_check
 from jlogd.spoolcheck.file_checks import too_fast
 from jlogd.spoolcheck.findings import Finding, failures
 from jlogd.spoolcheck.findings import failed as fail
@@ -35,6 +36,7 @@ from jlogd.spoolcheck.helpers import Crew, LocalHelper, NoAnswer
 from jlogd.spoolcheck.lock_checks import classify, try_lock
 from jlogd.spoolcheck.mountinfo import Device, Facts, Mount
 from jlogd.spoolcheck.peer import RemoteHelper, Server, parse_address
+from jlogd.spoolcheck.verdict import risks
 
 LOCAL_DISKS = ("ext4", "xfs", "btrfs", "f2fs", "zfs", "overlay", "tmpfs")
 

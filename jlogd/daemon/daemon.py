@@ -28,7 +28,8 @@ from jlogd.daemon.metrics import JlogdCollector, make_registry
 from jlogd.daemon.notify import Notifier
 from jlogd.daemon.reload import Change, reload_plan
 from jlogd.daemon.server import Server
-from jlogd.errors import ConfigError, JlogError
+from jlogd.daemon.spool import admit_spool, make_spool
+from jlogd.errors import JlogError
 from jlogd.version import VERSION
 
 _log = logging.getLogger("jlogd")
@@ -54,7 +55,7 @@ class Daemon:
             node=config.node.name,
             subcluster=config.node.subcluster,
         )
-        _make_spool(config.spool)
+        make_spool(config.spool)
         self.logs = SpoolLogs(config.spool, lambda name: self._collector.sync_times(name).observe)
         self.inputs = Inputs(self.logs)
         self.http: HttpServer | None = None
@@ -121,8 +122,11 @@ class Daemon:
             self.http.close()
 
 
-def run(path: Path | None) -> int:
-    """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot start."""
+def run(path: Path | None, accept_risk: bool = False) -> int:
+    """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot start.
+
+    `accept_risk`: run though the mount of the spool is not fit for logs.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     config = load(path) if path is not None else default_config()
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -133,6 +137,8 @@ def run(path: Path | None) -> int:
     for number in (*_ENDING, signal.SIGHUP):
         signal.signal(number, note)
     notifier = Notifier()
+    make_spool(config.spool)
+    admit_spool(config.spool, accept_risk)
     daemon = Daemon(config)
     daemon.start()
     _announce(daemon, path)
@@ -191,13 +197,6 @@ def _reload(daemon: Daemon, path: Path | None) -> None:
         _log.warning("SIGHUP: not applied %s", change)
     if not applied and not left:
         _log.info("SIGHUP: %s has not changed", path)
-
-
-def _make_spool(spool: Path) -> None:
-    try:
-        spool.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"node.spool: cannot make {spool}: {error.strerror}; choose another directory") from None
 
 
 def _announce(daemon: Daemon, path: Path | None) -> None:

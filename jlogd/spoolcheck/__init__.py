@@ -7,11 +7,7 @@
     peer           the helper of another host     verdict       what a spool remembers of it
     check          all of it put together
 
-`quick_check(path)` for the checks of every start, `admit(path, accept_risk)` for what a daemon does with them.
+`check.quick_check(path)` for the checks of every start, `check.admit(path, accept_risk)` for what a daemon does with
+them, `verdict.told_risks(path)` for what was accepted. Nothing is imported here: whoever asks for the risks alone is
+not to wait for the rest.
 """
-
-from jlogd.spoolcheck.check import admit, quick_check, risks
-from jlogd.spoolcheck.findings import Finding
-from jlogd.spoolcheck.verdict import Risk
-
-__all__ = ["Finding", "Risk", "admit", "quick_check", "risks"]

@@ -94,11 +94,6 @@ def admit(path: Path, accept_risk: bool = False) -> list[Finding]:
     return findings
 
 
-def risks(path: Path) -> list[verdict.Risk]:
-    """The failures that were ever accepted for a spool, oldest first. Raises FormatError, OSError."""
-    return verdict.read(path).risks
-
-
 def _remembered(path: Path, known: Checked, now: list[Finding]) -> list[Finding]:
     """What failed in the last full check of this host and mount, and is not among what was looked at now."""
     try:

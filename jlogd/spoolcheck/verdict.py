@@ -75,6 +75,27 @@ def read(spool: Path, disk: Disk | None = None) -> Verdict:
     return verdict
 
 
+def risks(spool: Path) -> list[Risk]:
+    """The failures that were ever accepted for a spool, oldest first. Raises FormatError, OSError."""
+    return read(spool).risks
+
+
+def told_risks(spool: Path) -> list[str]:
+    """The same as lines for people: who looks at a log is to see them, and is not to fail because of them."""
+    try:
+        return [_told(risk) for risk in risks(spool)]
+    except FileNotFoundError:
+        return []
+    except (errors.FormatError, OSError) as error:
+        return [f"which risks were accepted for its spool cannot be told: {error}"]
+
+
+def _told(risk: Risk) -> str:
+    when = time.strftime("%Y-%m-%d", time.gmtime(risk.time / 1e9))
+    what = "; ".join(f"{check}: {reason}" for check, reason in zip(risk.checks, risk.reasons, strict=False))
+    return f"its spool is at a risk that was accepted on {when} on {risk.node or risk.host}: {what}"
+
+
 def record_check(
     spool: Path, findings: Sequence[Finding], *, host: str, kernel: str, mount: str, version: str, peer: str = ""
 ) -> None:
@@ -97,14 +118,10 @@ def record_check(
 
 def record_risk(spool: Path, findings: Sequence[Finding], *, host: str, node: str) -> None:
     """Keep for ever that these failures were accepted. Raises OSError: a risk that cannot be recorded is not taken."""
-    failed = failures(findings)
-    risk = Risk(
-        time=time.time_ns(),
-        host=host,
-        node=node,
-        checks=sorted({one.check for one in failed}),
-        reasons=[one.reason for one in failed],
-    )
+    failed = {one.check: one.reason for one in failures(findings)}
+    checks = sorted(failed)
+    reasons = [failed[check] for check in checks]
+    risk = Risk(time=time.time_ns(), host=host, node=node, checks=checks, reasons=reasons)
 
     def change(old: Verdict) -> Verdict:
         known = any((one.host, one.checks) == (risk.host, risk.checks) for one in old.risks)
