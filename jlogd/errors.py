@@ -107,6 +107,18 @@ class SpoolUnfit(JlogError):
     code = "spool-unfit"
 
 
+class SpoolMissing(JlogError):
+    """The spool that the configuration demands is not there: a mount is missing, or another one is in its place."""
+
+    code = "spool-missing"
+
+
+class SpoolInUse(JlogError):
+    """Another daemon runs on the spool."""
+
+    code = "spool-in-use"
+
+
 class OwnedElsewhere(JlogError):
     """Another host owns the log."""
 

@@ -13,6 +13,7 @@ from jlogd.cli.errors import Commands
 from jlogd.cli.export import export
 from jlogd.cli.import_jlog import import_jlog
 from jlogd.cli.listing import list_
+from jlogd.cli.ownership import owner, takeover
 from jlogd.cli.params import CONTEXT, version_option
 from jlogd.cli.repair import repair
 from jlogd.cli.stat import stat
@@ -36,7 +37,21 @@ def cli() -> None:
     """
 
 
-for command in (create, append, tail, subscriber, stat, list_, check, check_spool, repair, export, import_jlog):
+for command in (
+    create,
+    append,
+    tail,
+    subscriber,
+    stat,
+    list_,
+    check,
+    check_spool,
+    owner,
+    takeover,
+    repair,
+    export,
+    import_jlog,
+):
     cli.add_command(command)
 
 

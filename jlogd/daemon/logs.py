@@ -96,6 +96,10 @@ class SpoolLogs:
         risks = told_risks(self.spool)
         return [_stat(name, served.journal, risks) for name, served in list(self._served.items())]
 
+    def lost(self) -> str:
+        """Why a log is not this host's any more; empty while all are."""
+        return next(filter(None, (served.journal.lost() for served in list(self._served.values()))), "")
+
     def close(self) -> None:
         """Commit what is queued, then close all logs."""
         with self._mutex:

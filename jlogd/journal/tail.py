@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Buffer, File
-from jlogd.journal.head import HEAD, Head, Owner, boot_tag, decode_head
+from jlogd.journal.head import HEAD, Head, Owner, boot_tag, decode_head, next_owner
 from jlogd.journal.layout import head_epochs
 from jlogd.journal.producers import Producers
 from jlogd.journal.scan import Damage, Scanner
@@ -201,7 +201,7 @@ def _raise_epoch(view: View, owner_file: SlotFile, owner: Owner) -> tuple[int, l
         if (owner.host, owner.boot) == (disk.host(), disk.boot()) and owner.epoch > used:
             owner_file.sync()
             return owner.epoch, names
-        owner = Owner(max(owner.epoch, used) + 1, disk.host(), disk.boot())
+        owner = next_owner(owner, max(owner.epoch, used) + 1, disk)
         owner_file.write(owner.encode(), sync=True)
 
 
