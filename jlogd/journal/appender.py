@@ -369,7 +369,7 @@ class Appender:
                 self.counters["refused_full"] += len(batches)
                 raise LogFull(
                     f"{self._view.layout.name}: subscriber {name} has fallen behind its cap and its policy is to "
-                    "block; start its consumer, raise the cap, or remove the subscriber"
+                    "block; start its consumer, raise the cap (jlogctl subscriber caps), or remove the subscriber"
                 )
         starts = accumulate((batch.size for batch in batches), initial=start)
         return [batch for batch, at in zip(batches, starts, strict=False) if at < self._room_until]

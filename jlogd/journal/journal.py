@@ -203,6 +203,11 @@ class Journal:
         self.subscribers.set(name, start)
         self.prune()
 
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        """Caps of its own, or None for those of the log. Raises `SubscriberUnknown`, `SubscriberBusy`."""
+        self.subscribers.set_caps(name, caps)
+        self.prune()
+
     def clone_subscriber(self, name: str, source: str) -> None:
         """Add `name` at the position of `source`. Raises `SubscriberUnknown`, `SubscriberExists`."""
         self.subscribers.clone(name, source)
