@@ -106,7 +106,7 @@ class Desk:
                 check_subscriber_name(name)
         match request:
             case messages.ListLogs():
-                return messages.Logs(request.id, self._logs.names())
+                return messages.Logs(request.id, [name for name in self._logs.names() if session.party.sees(name)])
             case messages.OpenLog():
                 return _opened(request.id, request.log, self._logs.get(request.log))
             case messages.CreateLog():
