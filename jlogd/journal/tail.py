@@ -21,9 +21,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from jlogd.errors import OwnedElsewhere
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Buffer, File
-from jlogd.journal.head import HEAD, Head, Owner, boot_tag, decode_head
+from jlogd.journal.head import HEAD, Head, Owner, boot_tag, decode_head, decode_owner
 from jlogd.journal.layout import head_epochs
 from jlogd.journal.producers import Producers
 from jlogd.journal.scan import Damage, Scanner
@@ -131,6 +132,7 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     """Find the end of the log after a crash, a takeover or a failed write, and start a new segment there.
 
     The caller holds `append.lock`. `keep_tail` false: what stands after the durable end was refused, and stays behind.
+    Raises `OwnedElsewhere`.
     """
     disk, layout = view.disk, view.layout
     epoch, names = _raise_epoch(view, owner_file, owner)
@@ -190,19 +192,25 @@ def _pass_over_empty(view: View, found: Found) -> None:
         found.segment, found.accepted = header.previous, header.previous_bytes
 
 
-def _raise_epoch(view: View, owner_file: SlotFile, owner: Owner) -> tuple[int, list[str]]:
+def _raise_epoch(view: View, owner_file: SlotFile, expected: Owner) -> tuple[int, list[str]]:
     """An epoch that nobody wrote in yet, durably the owner's, and the names that were there after it was. An attempt
-    that got no further is taken up again, so that a log on a full disk can be tried as often as one likes."""
+    that got no further is taken up again, so that a log on a full disk can be tried as often as one likes.
+
+    Raises `OwnedElsewhere` when the owner is not `expected`: a former one that raised the epoch would take the log back.
+    """
     disk = view.disk
     while True:
         # Looked at again after each write: two hosts that both believe to be the owner do not write in one epoch.
         names = view.names()
+        owner = decode_owner(owner_file.read(), str(view.layout.owner))
+        if owner.host not in (expected.host, disk.host()):
+            raise OwnedElsewhere(f"{view.layout.root} was taken over by host {owner.host}; this process must stop")
         used = max([0, *head_epochs(names), *(segment.epoch for segment in segment_ids(names))])
         if (owner.host, owner.boot) == (disk.host(), disk.boot()) and owner.epoch > used:
             owner_file.sync()
             return owner.epoch, names
-        owner = Owner(max(owner.epoch, used) + 1, disk.host(), disk.boot())
-        owner_file.write(owner.encode(), sync=True)
+        epoch = max(owner.epoch, used) + 1
+        owner_file.write(Owner(epoch, disk.host(), disk.boot()).encode(), sync=True)
 
 
 def remove_old_heads(view: View, epoch: int) -> None:
