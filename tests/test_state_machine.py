@@ -422,7 +422,7 @@ class LogMachine(RuleBasedStateMachine):
     @troubled
     def consume(self, process: int, name: str, max_bytes: int, part: float, release: bool) -> None:
         """Read on as a subscriber, and checkpoint a part of it, in the middle of batches too."""
-        journal = self._journal(process)
+        journal = self._journal_to_administer(process)
         known = self.subscribers.get(name)
         if known is None:
             with pytest.raises(SubscriberUnknown):

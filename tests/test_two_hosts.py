@@ -35,7 +35,7 @@ from test_state_machine import (
     troubles,
 )
 
-from jlogd.errors import Fenced, JlogError, LogFailed, OwnedElsewhere
+from jlogd.errors import Fenced, JlogError, LogFailed, OwnedElsewhere, SubscriberBusy
 from jlogd.journal.batch import Batch, encode
 from jlogd.journal.check import check
 from jlogd.journal.journal import Journal
@@ -72,9 +72,13 @@ class TwoHostMachine(LogMachine):
         raise Skip("another host owns the log")
 
     def _journal_to_administer(self, process: int) -> Journal:
+        journal = self._journal(process)
         if process != self.owner:
-            raise Skip("commands go to the owner")
-        return self._journal(process)
+            for name in self.subscribers if self.trouble is None else ():
+                with pytest.raises((Fenced, SubscriberBusy)):
+                    journal.hold(name)
+            raise Skip("commands and consumers go to the owner")
+        return journal
 
     def _sound_journal(self) -> Journal:
         return self._journal(self.owner)

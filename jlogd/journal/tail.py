@@ -196,7 +196,7 @@ def _raise_epoch(view: View, owner_file: SlotFile, expected: Owner) -> tuple[int
     """An epoch that nobody wrote in yet, durably the owner's, and the names that were there after it was. An attempt
     that got no further is taken up again, so that a log on a full disk can be tried as often as one likes.
 
-    Raises `OwnedElsewhere` when the owner is not `expected`: a former one that raised the epoch would take the log back.
+    Raises `OwnedElsewhere` when the owner is another one than `expected`: a former owner must not take the log back.
     """
     disk = view.disk
     while True:
