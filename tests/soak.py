@@ -118,6 +118,15 @@ class Host:
         return self.start(role, str(HERE / "soak_worker.py"), what, target, role)
 
 
+def _sleeps(worker: Worker) -> bool:
+    """Whether all threads of a process are stopped, or it has ended."""
+    try:
+        tasks = list(Path(f"/proc/{worker.process.pid}/task").glob("*/stat"))
+        return all(path.read_text().rpartition(")")[2].split()[0] in "TZX" for path in tasks)
+    except FileNotFoundError:
+        return worker.process.poll() is not None
+
+
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [made.getsockname()[1] for made in sockets]
@@ -184,7 +193,17 @@ class Soak:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not true():
             self.listen(0.05)
-            assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:g} s: {what}"
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {PATIENCE_SECONDS:g} s: {what}; {self.whereabouts()}")
+
+    def whereabouts(self) -> str:
+        """What everybody is doing, for whoever has to find out why somebody hangs."""
+        workers = [(host, worker) for host in self.hosts for worker in host.workers.values()]
+        told = [f"{host.name} {worker.role}: {worker.process.poll()}" for host, worker in workers]
+        self.signal([worker for _, worker in workers if worker.role != "daemon"], signal.SIGUSR1)
+        self.listen(2.0)
+        logs = "\n".join(f"{host.name}: {host.errors.read_text()[-6000:]}" for host in self.hosts)
+        return f"{told}\n{logs}"
 
     def hear(self, worker: Worker) -> None:
         for line in worker.lines():
@@ -278,6 +297,7 @@ class Soak:
         """The owner sleeps, its locks are lost, the other host takes over; then the former owner goes on."""
         former, asleep = self.owner, list(self.owner.workers.values())
         self.signal(asleep, signal.SIGSTOP)
+        self.until(lambda: all(map(_sleeps, asleep)), "all of the owner sleeps")  # else it might lock the new files
         for pattern in LOCKS:
             for path in self.log.glob(pattern):
                 path.unlink()

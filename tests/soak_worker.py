@@ -12,8 +12,10 @@ except a process of a host that is no longer the owner: that ends.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -131,4 +133,5 @@ def take(target: str) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)  # the parent asks so where we hang
     globals()[sys.argv[1]](*sys.argv[2:])

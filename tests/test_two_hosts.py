@@ -88,8 +88,7 @@ class TwoHostMachine(LogMachine):
         return [journal] if journal is not None else []
 
     def _sound(self, process: int) -> bool:
-        # A former owner that was about to raise the epoch when it lost the log takes it back; so look at the disk.
-        self._learn_owner()
+        self._learn_owner()  # the opening of the journal may have been the moment of a takeover
         self.stale = process != self.owner
         return super()._sound(process) and not self.stale
 
@@ -106,6 +105,11 @@ class TwoHostMachine(LogMachine):
     def _forget(self, process: int) -> None:
         super()._forget(process)
         self.left_behind = [reader for reader in self.left_behind if reader.process != process]
+
+    def disarm(self) -> None:
+        super().disarm()
+        # A former owner that was about to raise the epoch when it lost the log takes it back; so look at the disk.
+        self._learn_owner()
 
     def settle(self, durably: bool = False) -> None:
         self._learn_owner()
@@ -138,7 +142,6 @@ class TwoHostMachine(LogMachine):
             self.journals[process] = Journal.take_over(PATH, disk=self.homes[process])
         finally:
             self.disarm()
-            self._learn_owner()
             if self.owner == former and behind_its_back:  # it would go on without the locks that it believes to hold
                 self._kill(former)
         assert self.owner == process
