@@ -16,6 +16,7 @@ from jlogd.entry import create, open
 from jlogd.errors import (
     Closed,
     ConfigError,
+    DiskFailed,
     Fenced,
     FormatError,
     JlogError,
@@ -50,6 +51,7 @@ __all__ = [
     "Caps",
     "Closed",
     "ConfigError",
+    "DiskFailed",
     "Fenced",
     "FormatError",
     "Gap",
