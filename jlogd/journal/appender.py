@@ -119,9 +119,7 @@ class Appender:
         with self._mutex, self._locked():
             try:
                 return self._ready().producers.get(producer)
-            except OSError as error:
-                if error.errno not in _NO_SPACE:
-                    raise
+            except OSError:  # to look needs no disk that can be written
                 return self._looked_up().get(producer)
 
     def sync(self) -> None:

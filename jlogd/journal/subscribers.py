@@ -329,12 +329,15 @@ class Hold:
         self._lock.release()
 
     def _passed_segment(self, before: int, now: int) -> bool:
-        head = self._view.head()
-        if head is None:
-            return True
-        if head.segment != self._tip:
-            self._tip = head.segment
-            self._firsts = [segment.first for segment in self._view.chain()]
+        try:
+            head = self._view.head()
+            if head is None:
+                return True
+            if head.segment != self._tip:
+                self._firsts = [segment.first for segment in self._view.chain()]
+                self._tip = head.segment
+        except OSError:
+            return True  # it cannot be told: whoever prunes looks for itself
         return bisect_right(self._firsts, before) != bisect_right(self._firsts, now)
 
     def _settle(self, reason: str, below: int) -> int:
