@@ -150,9 +150,15 @@ class MissingLibrary(JlogError):
 
 
 class LogFailed(JlogError):
-    """The disk failed twice in a row; the log accepts nothing more until it is opened again."""
+    """The log accepts nothing more until it is opened again: it was removed, or something failed that never should."""
 
     code = "log-failed"
+
+
+class DiskFailed(LogFailed):
+    """The disk failed twice in a row; the log accepts nothing until it was recovered, which is tried every second."""
+
+    code = "disk-failed"
 
 
 class ProducerGap(JlogError):

@@ -93,7 +93,7 @@ LOG_GAUGES: tuple[tuple[Metric, LogValue], ...] = (
         lambda stat: stat.newest_time,
     ),
     (
-        _gauge("log_failed", "1 when the log accepts nothing until it is opened again, else 0."),
+        _gauge("log_failed", "1 when the log accepts nothing because it failed, else 0."),
         lambda stat: float(bool(stat.failed)),
     ),
 )

@@ -14,6 +14,7 @@ Rules a `Disk` keeps, and the core relies on:
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ Mode = Literal["read", "write", "create"]
 
 # The kernel refuses longer vectors (UIO_MAXIOV); `append` says with a short count that there is more to do.
 IOVEC_MAX = 1024
+# What network and FUSE file systems answer about an open file that somebody else has unlinked.
+_GONE = (errno.ENOENT, errno.ESTALE)
 FILE_MODE = 0o640
 DIR_MODE = 0o750
 
@@ -146,7 +149,12 @@ class PosixFile:
         return os.fstat(self._fd).st_size
 
     def unlinked(self) -> bool:
-        return os.fstat(self._fd).st_nlink == 0
+        try:
+            return os.fstat(self._fd).st_nlink == 0
+        except OSError as error:
+            if error.errno in _GONE:
+                return True
+            raise
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -241,6 +241,11 @@ class Journal:
         self._appender.sync()
         self._notify()
 
+    def try_again(self) -> bool:
+        """Recover after the disk had failed; whether the log accepts batches. See `Appender.try_again`."""
+        self._check_usable()
+        return self._appender.try_again()
+
     def stat(self) -> LogStat:
         """The log and its subscribers as they are now."""
         found = log_stat(self.view, self.subscribers)
