@@ -28,7 +28,8 @@ from jlogd.daemon.metrics import JlogdCollector, make_registry
 from jlogd.daemon.notify import Notifier
 from jlogd.daemon.reload import Change, reload_plan
 from jlogd.daemon.server import Server
-from jlogd.errors import ConfigError, JlogError
+from jlogd.daemon.spool import open_spool, prepare_spool
+from jlogd.errors import Fenced, JlogError
 from jlogd.version import VERSION
 
 _log = logging.getLogger("jlogd")
@@ -55,7 +56,7 @@ class Daemon:
             node=config.node.name,
             subcluster=config.node.subcluster,
         )
-        _make_spool(config.spool)
+        self.spool = open_spool(config.node, config.spool)
         self.logs = SpoolLogs(config.spool, lambda name: self._collector.sync_times(name).observe)
         self.inputs = Inputs(self.logs)
         self.http: HttpServer | None = None
@@ -108,6 +109,10 @@ class Daemon:
         found += [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
         return found + self.inputs.problems()
 
+    def lost(self) -> str:
+        """Why the spool or a log of it is not this host's any more; empty while all are."""
+        return self.spool.lost() or self.logs.lost()
+
     def reload(self, config: Config) -> tuple[list[Change], list[Change]]:
         """Apply what can be applied while running; the changes that were, and those that were not, with the reason.
 
@@ -128,10 +133,14 @@ class Daemon:
         self.logs.close()
         if self.http is not None:
             self.http.close()
+        self.spool.release()
 
 
-def run(path: Path | None) -> int:
-    """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot start."""
+def run(path: Path | None, accept_risk: bool = False) -> int:
+    """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot start.
+
+    `accept_risk`: run though the mount of the spool is not fit for logs.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     config = load(path) if path is not None else default_config()
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -142,6 +151,7 @@ def run(path: Path | None) -> int:
     for number in (*_ENDING, signal.SIGHUP):
         signal.signal(number, note)
     notifier = Notifier()
+    prepare_spool(config.node, config.spool, accept_risk)
     daemon = Daemon(config)
     daemon.start()
     _announce(daemon, path)
@@ -156,14 +166,17 @@ def run(path: Path | None) -> int:
 
 
 def _wait(daemon: Daemon, path: Path | None, signals: queue.SimpleQueue[int], notifier: Notifier) -> None:
-    """Serve until a signal ends it."""
+    """Serve until a signal ends it. Raises `Fenced` when another host took the spool or a log over."""
     known: list[str] = []
     while True:
         try:
             number = signals.get(timeout=min(notifier.watchdog_interval or TICK_SECONDS, TICK_SECONDS))
         except queue.Empty:
+            number = 0
+        if not number:
             notifier.watchdog()
             known = _tell_problems(daemon.problems(), known)
+            _check_owned(daemon)
             continue
         if number in _ENDING:
             _log.info("%s: stopping", signal.Signals(number).name)
@@ -171,6 +184,12 @@ def _wait(daemon: Daemon, path: Path | None, signals: queue.SimpleQueue[int], no
         notifier.reloading()
         _reload(daemon, path)
         notifier.ready()
+
+
+def _check_owned(daemon: Daemon) -> None:
+    """A daemon whose spool another host took over has nothing more to do there: its commits fail, its reads are old."""
+    if lost := daemon.lost():
+        raise Fenced(f"{lost}; nothing is acknowledged here any more, and this daemon ends")
 
 
 def _tell_problems(problems: list[str], known: list[str]) -> list[str]:
@@ -200,13 +219,6 @@ def _reload(daemon: Daemon, path: Path | None) -> None:
         _log.warning("SIGHUP: not applied %s", change)
     if not applied and not left:
         _log.info("SIGHUP: %s has not changed", path)
-
-
-def _make_spool(spool: Path) -> None:
-    try:
-        spool.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"node.spool: cannot make {spool}: {error.strerror}; choose another directory") from None
 
 
 def _announce(daemon: Daemon, path: Path | None) -> None:

@@ -190,9 +190,10 @@ class Appender:
 
     def _check_owner(self, owner: Owner) -> None:
         if owner.host != self._view.disk.host():
-            self.failed = f"{self._view.layout.root} is owned by host {owner.host} since epoch {owner.epoch}"
+            root = self._view.layout.root
+            self.failed = f"{root} is owned by {owner.told}"
             self._failed_as = OwnedElsewhere
-            raise OwnedElsewhere(f"{self.failed}; stop jlogd there, or take the log over once that host is down")
+            raise OwnedElsewhere(f"{self.failed}; stop jlogd there, or once that host is down: jlogctl takeover {root}")
 
     def _ready(self) -> Tail:
         """The tail, as the last writer of any process left it; recovered when that one did not finish."""
@@ -484,7 +485,7 @@ class Appender:
     def _publish(self, tail: Tail, head: Head, *, sync: bool = False) -> None:
         owner = self._owner()
         if (owner.epoch, owner.host) != (self._epoch, self._view.disk.host()):
-            self.failed = f"{self._view.layout.root} was taken over by host {owner.host} in epoch {owner.epoch}"
+            self.failed = f"{self._view.layout.root} was taken over: it is owned by {owner.told}"
             self._failed_as = Fenced
             raise Fenced(f"{self.failed}; nothing was acknowledged since, and this process must stop writing")
         tail.publish(head, sync=sync)

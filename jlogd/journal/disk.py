@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
-from jlogd.errors import LockUnavailable
+from jlogd.errors import LockUnavailable, UsageError
 from jlogd.journal.locks import FileLock, LockBusy, acquire
 
 Buffer = bytes | bytearray | memoryview
@@ -33,6 +34,13 @@ Mode = Literal["read", "write", "create"]
 IOVEC_MAX = 1024
 # What network and FUSE file systems answer about an open file that somebody else has unlinked.
 _GONE = (errno.ENOENT, errno.ESTALE)
+# On a network mount a file that another host replaces by rename can be stale (ESTALE) in the moment it is opened: the
+# name already stands for its successor.
+STALE_LOOKS = 4
+# Names this host where /etc/machine-id does not: in containers without one, for machines that were cloned with theirs,
+# and for two hosts on one machine. Whoever sets it sees to it that it stays the same, and that nobody else has it.
+HOST_VARIABLE = "JLOGD_HOST_ID"
+_HOST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 FILE_MODE = 0o640
 DIR_MODE = 0o750
 
@@ -113,6 +121,9 @@ class Disk(Protocol):
 
     def boot(self) -> str:
         """An identity of this boot of this host."""
+
+    def host_name(self) -> str:
+        """What people call this host; never compared."""
 
 
 class PosixFile:
@@ -207,9 +218,23 @@ class PosixDisk:
     def boot(self) -> str:
         return _boot()
 
+    def host_name(self) -> str:
+        return socket.gethostname()
+
+
+@cache
+def _given_host() -> str:
+    """The identity that the environment gives this host, or ""."""
+    given = os.environ.get(HOST_VARIABLE, "")
+    if given and not _HOST_ID.fullmatch(given):
+        raise UsageError(f"{HOST_VARIABLE}={given!r} cannot name a host: 1 to 128 letters, digits, '.', '_' or '-'")
+    return given
+
 
 @cache
 def _host() -> str:
+    if _given_host():
+        return _given_host()
     with suppress(OSError):
         return Path("/etc/machine-id").read_text().strip() or socket.gethostname()
     return socket.gethostname()
@@ -217,11 +242,23 @@ def _host() -> str:
 
 @cache
 def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    # Two hosts of one kernel: what one of them has in its page cache, the other's mount may not have.
+    return f"{boot}/{_given_host()}" if _given_host() else boot
 
 
 def read_all(disk: Disk, path: Path) -> bytes:
     """The whole of a small file."""
+    for _ in range(STALE_LOOKS - 1):
+        try:
+            return _read_all(disk, path)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return _read_all(disk, path)
+
+
+def _read_all(disk: Disk, path: Path) -> bytes:
     file = disk.open(path, "read")
     try:
         return file.pread(file.size(), 0)

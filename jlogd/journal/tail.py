@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from jlogd.errors import OwnedElsewhere
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Buffer, File
-from jlogd.journal.head import HEAD, Head, Owner, boot_tag, decode_head, decode_owner
+from jlogd.journal.head import HEAD, Head, Owner, boot_tag, decode_head, decode_owner, next_owner
 from jlogd.journal.layout import head_epochs
 from jlogd.journal.producers import Producers
 from jlogd.journal.scan import Damage, Scanner
@@ -237,13 +237,14 @@ def _raise_epoch(view: View, owner_file: SlotFile, expected: Owner) -> tuple[int
         names = view.names()
         owner = decode_owner(owner_file.read(), str(view.layout.owner))
         if owner.host not in (expected.host, disk.host()):
-            raise OwnedElsewhere(f"{view.layout.root} was taken over by host {owner.host}; this process must stop")
+            raise OwnedElsewhere(
+                f"{view.layout.root} was taken over: it is owned by {owner.told}; this process must stop"
+            )
         used = max([0, *head_epochs(names), *(segment.epoch for segment in segment_ids(names))])
         if (owner.host, owner.boot) == (disk.host(), disk.boot()) and owner.epoch > used:
             owner_file.sync()
             return owner.epoch, names
-        epoch = max(owner.epoch, used) + 1
-        owner_file.write(Owner(epoch, disk.host(), disk.boot()).encode(), sync=True)
+        owner_file.write(next_owner(owner, max(owner.epoch, used) + 1, disk).encode(), sync=True)
 
 
 def remove_old_heads(view: View, epoch: int) -> None:
