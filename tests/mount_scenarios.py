@@ -119,6 +119,20 @@ def bindfs(work: Path) -> Result:
         return pair(one, other)
 
 
+def stale_writer(work: Path) -> Result:
+    """A writer on one mount stands still while a host on the other takes over: their locks do not see each other."""
+    from stale_writer import FORMER, MOMENTS, drive, jlogctl
+
+    source, one, other = directories(work, "source", "one", "other")
+    fresh = ("-f", "-o", "direct_io,attr_timeout=0,entry_timeout=0,negative_timeout=0")
+    with fuse(one, "bindfs", *fresh, source, one), fuse(other, "bindfs", *fresh, source, other):
+        came = {}
+        for moment in MOMENTS:
+            assert jlogctl(FORMER, "create", one / moment).returncode == 0
+            came[moment] = drive(moment, one / moment, other / moment, lambda: None)
+        return came
+
+
 def _faulty(work: Path, *faults: str) -> Result:
     source, at = directories(work, "source", "at")
     with fuse(at, sys.executable, Path(__file__).with_name("faulty_fs.py"), source, at, *faults):
@@ -198,7 +212,7 @@ SCENARIOS: dict[str, Callable[[Path], Result]] = {
     one.__name__: one
     for one in (
         tmpfs, read_only, overlay, two_mounts, two_directories, bindfs, no_locks, locks_that_hold_nothing, no_syncs,
-        refused_at_start, gluster,
+        refused_at_start, gluster, stale_writer,
     )
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from mount_support import need_fuse, need_program, run
+from stale_writer import judge
 
 # It starts the servers of a cluster, and says nothing about jlogd that changes from day to day.
 GLUSTER = "JLOGD_TEST_GLUSTER"
@@ -81,6 +82,14 @@ def test_bindfs_keeps_locks_and_caches_to_each_mount(tmp_path: Path) -> None:
     assert {"mount.type", "peer.lock", "peer.wait", "peer.append"} <= told
     assert not any(check.startswith("lock.") for check in told)  # this host alone sees nothing wrong with them
     assert statuses(found)["peer.directory"] == "PASS"
+
+
+@pytest.mark.slow
+def test_a_paused_writer_on_a_mount_whose_locks_the_other_does_not_see(tmp_path: Path) -> None:
+    need_program("bindfs")
+    need_fuse()
+    for moment, came in run("stale_writer", tmp_path).items():
+        judge(moment, came)
 
 
 def test_a_file_system_without_locks(tmp_path: Path) -> None:

@@ -186,8 +186,16 @@ class Agent:
     def listing(self) -> Answer:
         return {"names": sorted(os.listdir(self.scratch))[:ROUNDS_MAX]}
 
-    def links(self, file: int) -> Answer:
-        return {"links": os.fstat(self.files[self._known(file)]).st_nlink}
+    def gone(self, file: int, name: str) -> Answer:
+        """Whether an open file's name is gone or another's, as the journal finds out, and the links it has still."""
+        try:
+            mine = os.fstat(self.files[self._known(file)])
+            found = os.stat(_name(name), dir_fd=self.scratch, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+            return {"gone": True, "links": 0 if error.errno == errno.ESTALE else mine.st_nlink}
+        return {"gone": (mine.st_dev, mine.st_ino) != (found.st_dev, found.st_ino), "links": mine.st_nlink}
 
     def modified(self, name: str) -> Answer:
         self.put(name, "now", True)
