@@ -102,9 +102,9 @@ class Desk:
             self._answer(session, answer, None)
 
     def _handle(self, session: Session, request: messages.FromClient) -> FromDaemon | None:
-        for name in (getattr(request, "name", ""), getattr(request, "source", "")):
-            if name:  # before it becomes part of a path
-                check_subscriber_name(name)
+        given = [name for name in (getattr(request, "name", ""), getattr(request, "source", "")) if name]
+        for name in (*given, *getattr(request, "subscribers", ())):  # before it becomes part of a path
+            check_subscriber_name(name)
         match request:
             case messages.ListLogs():
                 return messages.Logs(request.id, [name for name in self._logs.names() if session.party.sees(name)])
