@@ -51,7 +51,8 @@ def decode_owner(payload: bytes | None, path: str) -> Owner:
         raise FormatError("neither slot of the owner file is valid", path)
     epoch, host_length, boot_length = _OWNER.unpack_from(payload)
     host_end = _OWNER.size + host_length
-    return Owner(epoch, payload[_OWNER.size : host_end].decode(), payload[host_end : host_end + boot_length].decode())
+    host, boot = payload[_OWNER.size : host_end], payload[host_end : host_end + boot_length]
+    return Owner(epoch, host.decode(errors="replace"), boot.decode(errors="replace"))
 
 
 @dataclass(frozen=True, slots=True)
