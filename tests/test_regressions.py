@@ -211,3 +211,28 @@ def test_a_recovery_that_was_overtaken_leaves_nothing_in_the_log(refused, later)
         journal = Journal.open(PATH, disk=disk.process(owner[-1]))
         again = [record for item in read(journal.cursor("begin")) for record in item]
         assert again == there, call
+
+
+def test_a_recovery_looks_who_owns_the_log_before_it_raises_the_epoch():
+    """A host that opens its log, and is overtaken while it lists the names, does not take the log back."""
+    struck = 0
+    for call in range(1, 20):
+        disk = ModelDisk()
+        former, successor = disk.process("a"), disk.process("b")
+        make(former).commit([encode([b"one"])])
+        disk.kill(former)
+        disk.boots += 1
+        home = disk.process("a")
+
+        def take_over(disk=disk, home=home, successor=successor):
+            disk.lose_locks(home)
+            Journal.take_over(PATH, disk=successor)
+
+        fault = Fault(action=take_over, op="listdir", at=call)
+        disk.faults.append(fault)
+        with suppress(JlogError, OSError):
+            Journal.open(PATH, disk=home)
+        disk.faults.clear()
+        struck += fault.struck
+        assert not fault.struck or View(PATH, successor).owner().host == "host-b", call
+    assert struck

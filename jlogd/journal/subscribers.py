@@ -79,7 +79,10 @@ def decode_state(payload: bytes) -> State | None:
         payload
     )
     how = _ON_FULL[on_full]
-    caps = Caps(max_bytes, max_age_ms / 1000, how) if how else None  # type: ignore[arg-type]
+    try:
+        caps = Caps(max_bytes, max_age_ms / 1000, how) if how else None  # type: ignore[arg-type]
+    except UsageError:
+        return None
     return State(Position(following, first, epoch, offset, size), caps, dropped, damaged, updated)
 
 
