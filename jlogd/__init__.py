@@ -14,8 +14,10 @@ with jlogd.open("var/spool/mainlog") as log:            # or "tcp://127.0.0.1:51
 
 from jlogd.entry import create, open
 from jlogd.errors import (
+    BadKey,
     Closed,
     ConfigError,
+    DiskFailed,
     Fenced,
     FormatError,
     JlogError,
@@ -24,6 +26,8 @@ from jlogd.errors import (
     LogFailed,
     LogFull,
     LogNotFound,
+    NotAuthenticated,
+    NotGranted,
     NotServed,
     OwnedElsewhere,
     ProducerGap,
@@ -46,10 +50,12 @@ from jlogd.writer.writer import Writer
 __version__ = VERSION
 
 __all__ = [
+    "BadKey",
     "Batch",
     "Caps",
     "Closed",
     "ConfigError",
+    "DiskFailed",
     "Fenced",
     "FormatError",
     "Gap",
@@ -61,6 +67,8 @@ __all__ = [
     "LogFull",
     "LogNotFound",
     "LogStat",
+    "NotAuthenticated",
+    "NotGranted",
     "NotServed",
     "OwnedElsewhere",
     "ProducerGap",

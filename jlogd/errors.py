@@ -28,6 +28,18 @@ class ConfigError(UsageError):
     code = "config"
 
 
+class BadKey(UsageError):
+    """A key is not one, or its file may not be used: missing, readable by others, not ours."""
+
+    code = "bad-key"
+
+
+class NotGranted(JlogError):
+    """The daemon's configuration does not grant this client what it asked for."""
+
+    code = "not-granted"
+
+
 class LogNotFound(JlogError):
     """There is no log at that place."""
 
@@ -156,9 +168,15 @@ class MissingLibrary(JlogError):
 
 
 class LogFailed(JlogError):
-    """The disk failed twice in a row; the log accepts nothing more until it is opened again."""
+    """The log accepts nothing more until it is opened again: it was removed, or something failed that never should."""
 
     code = "log-failed"
+
+
+class DiskFailed(LogFailed):
+    """The disk failed twice in a row; the log accepts nothing until it was recovered, which is tried every second."""
+
+    code = "disk-failed"
 
 
 class ProducerGap(JlogError):
@@ -177,6 +195,12 @@ class RemoteError(JlogError):
     """The daemon could not be reached, or answered something this client does not understand."""
 
     code = "remote"
+
+
+class NotAuthenticated(RemoteError):
+    """The keys of client and daemon do not fit: one does not know the other, or one of them has none."""
+
+    code = "not-authenticated"
 
 
 class ProtocolError(RemoteError):

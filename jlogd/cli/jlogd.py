@@ -8,6 +8,7 @@ import click
 
 from jlogd.cli import errors
 from jlogd.cli.errors import Commands
+from jlogd.cli.keys import keys
 from jlogd.cli.output import say
 from jlogd.cli.params import CONTEXT, version_option
 from jlogd.cli.units import counted
@@ -72,6 +73,9 @@ def check_config(file: Path | None) -> None:
     config = load(path)
     sources = sum(1 for _ in config.all_sources())
     say(f"{path} is right: node {config.node.name}, {counted(len(config.log), 'log')}, {counted(sources, 'source')}")
+
+
+cli.add_command(keys)
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ class Daemon:
             sources=lambda: self.inputs.stats(),
             wire=lambda: self.server.stats(),
             wire_now=lambda: self.server.current(),
+            turned_away=lambda: self.server.tally.counts(),
             version=VERSION,
             node=config.node.name,
             subcluster=config.node.subcluster,
@@ -60,7 +61,14 @@ class Daemon:
         self.inputs = Inputs(self.logs)
         self.http: HttpServer | None = None
         try:
-            self.server = Server(self.logs, config.listen.zmq, version=VERSION, node=config.node.name)
+            self.server = Server(
+                self.logs,
+                config.listen.zmq,
+                version=VERSION,
+                node=config.node.name,
+                auth=config.auth,
+                socket_mode=config.listen.socket_mode,
+            )
             if config.http is not None:
                 self.http = HttpServer(
                     config.http,
@@ -114,6 +122,7 @@ class Daemon:
         for name, log in config.log.items():
             self.logs.ensure(name, log.settings, log.subscribers)
         self.logs.open_found()
+        self.server.reload(config.auth)
         self.inputs.replace(config)
         self.config = config
         return applied, left
@@ -216,6 +225,14 @@ def _announce(daemon: Daemon, path: Path | None) -> None:
     where = path if path is not None else DEFAULT_ORIGIN
     _log.info("jlogd %s runs node %s on %s", VERSION, daemon.config.node.name, where)
     _log.info("spool %s, listening on %s", daemon.config.spool, ", ".join(daemon.server.addresses) or "no address")
+    if daemon.server.public_key:
+        clients = len(daemon.config.auth.client)
+        _log.info("its public key is %s; clients: %d", daemon.server.public_key, clients)
+    if daemon.config.auth.insecure:
+        _log.warning(
+            "insecure = true: addresses beyond this host are open to whoever reaches them, who may also read and "
+            "change what travels; give the daemon a key (jlogd keys new NODE)"
+        )
     if path is None or sys.stdout.isatty():
         print("\nPaste these in another terminal:\n", flush=True)
         for line in paste_lines(daemon.config):

@@ -88,9 +88,12 @@ def decode_owner(payload: bytes | None, path: str) -> Owner:
     epoch, host_length, boot_length = _OWNER.unpack_from(payload)
     host_end = _OWNER.size + host_length
     end = host_end + boot_length
+    host, boot = payload[_OWNER.size : host_end], payload[host_end:end]
     since, length = _OWNER_SINCE.unpack_from(payload, end) if len(payload) >= end + _OWNER_SINCE.size else (0, 0)
-    name = payload[end + _OWNER_SINCE.size :][:length].decode(errors="replace")
-    return Owner(epoch, payload[_OWNER.size : host_end].decode(), payload[host_end:end].decode(), since, name)
+    name = payload[end + _OWNER_SINCE.size :][:length]
+    return Owner(
+        epoch, host.decode(errors="replace"), boot.decode(errors="replace"), since, name.decode(errors="replace")
+    )
 
 
 @dataclass(frozen=True, slots=True)

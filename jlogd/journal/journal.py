@@ -204,6 +204,11 @@ class Journal:
         self.subscribers.set(name, start)
         self.prune()
 
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        """Caps of its own, or None for those of the log. Raises `SubscriberUnknown`, `SubscriberBusy`."""
+        self.subscribers.set_caps(name, caps)
+        self.prune()
+
     def clone_subscriber(self, name: str, source: str) -> None:
         """Add `name` at the position of `source`. Raises `SubscriberUnknown`, `SubscriberExists`."""
         self.subscribers.clone(name, source)
@@ -244,6 +249,11 @@ class Journal:
         """Sync what the policy left unsynced."""
         self._appender.sync()
         self._notify()
+
+    def try_again(self) -> bool:
+        """Recover after the disk had failed; whether the log accepts batches. See `Appender.try_again`."""
+        self._check_usable()
+        return self._appender.try_again()
 
     def stat(self) -> LogStat:
         """The log and its subscribers as they are now."""
