@@ -48,6 +48,26 @@ def run(config: Path | None) -> int:
     return daemon.run(config)
 
 
+@cli.command("manager")
+@click.option("--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="The configuration.")
+def manager(config: Path | None) -> int:
+    """Run a manager alone: pull the logs of the nodes in [manager] into files, until SIGTERM or Ctrl-C.
+
+    SIGHUP reads the configuration again: nodes and rules that changed take effect. FILE is ./jlogd.toml by default.
+    `jlogd run` runs a manager too when its configuration has one.
+
+    \b
+    Examples:
+      jlogd manager --config /etc/jlogd/jlogd.toml
+    """
+    from jlogd.daemon import daemon
+    from jlogd.daemon.managing import ManagerDaemon
+
+    if config is None and not CONFIG_DEFAULT.exists():
+        raise UsageError(f"there is no {CONFIG_DEFAULT} here; name the file: jlogd manager --config FILE")
+    return daemon.run(config or CONFIG_DEFAULT, ManagerDaemon)
+
+
 @cli.command("check-config")
 @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 def check_config(file: Path | None) -> None:
@@ -66,7 +86,10 @@ def check_config(file: Path | None) -> None:
     path = file or CONFIG_DEFAULT
     config = load(path)
     sources = sum(1 for _ in config.all_sources())
-    say(f"{path} is right: node {config.node.name}, {counted(len(config.log), 'log')}, {counted(sources, 'source')}")
+    parts = [f"node {config.node.name}", counted(len(config.log), "log"), counted(sources, "source")]
+    if config.manager.node:
+        parts.append(f"manager of {counted(len(config.manager.node), 'node')}")
+    say(f"{path} is right: {', '.join(parts)}")
 
 
 def main() -> None:

@@ -6,6 +6,9 @@
     [[source.syslog]]   see jlogd/sources/config.py, as for
     [[source.file]]
     [[source.stdin]]
+    [manager]           see jlogd/manager/config.py, as for
+    [[manager.node]]
+    [[manager.pull]]
 
 A file that is wrong in any way raises ConfigError with one line per mistake: file, line, field, what was found, what
 is accepted. First every table is read by itself; only when all are right are they checked against each other.
@@ -40,6 +43,7 @@ from jlogd.journal.types import (
     Settings,
     sync_interval_ms,
 )
+from jlogd.manager.config import ManagerConfig, twice
 from jlogd.sources.config import FileSource, StdinSource, SyslogSource, parse_address
 from jlogd.wire.address import check_address
 
@@ -57,6 +61,7 @@ UNIT_FIELDS: dict[str, type] = {
     "idle_timeout": Duration,
     "rotated_wait": Duration,
     "copy_wait": Duration,
+    "memory": Size,
 }
 # What a source without a name is called; the second of its kind gets "-2".
 SOURCE_NAMES = {"syslog": "syslog", "file": "files", "stdin": "stdin"}
@@ -80,6 +85,7 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name = msgspec.field(default_factory=host_name)
     subcluster: Name = "default"
     spool: Text = "var/spool"
+    state: Text = "var/state"
 
 
 class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,6 +136,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: Listen = Listen()
     log: dict[str, LogConfig] = {}
     source: Sources = Sources()
+    manager: ManagerConfig = ManagerConfig()
+
+    @property
+    def manager_name(self) -> str:
+        """The name of the manager: its own, or that of the node."""
+        return self.manager.name or self.node.name
+
+    @property
+    def manager_ledger(self) -> Path:
+        """Where the manager keeps its ledger."""
+        return Path(self.node.state) / "manager"
 
     @property
     def spool(self) -> Path:
@@ -181,6 +198,7 @@ def parse(text: str, path: str = "jlogd.toml") -> Config:
     config = read_struct(Config, toml.table, mistakes, units=UNIT_FIELDS)
     if config is not None:
         mistakes = [*_check_node(config), *_check_logs(config), *_check_listeners(config), *_check_sources(config)]
+        mistakes += _check_manager(config)
     if config is None or mistakes:
         raise toml.error(mistakes)
     return config
@@ -189,6 +207,9 @@ def parse(text: str, path: str = "jlogd.toml") -> Config:
 def _check_node(config: Config) -> Iterator[Mistake]:
     spool = config.node.spool
     path = ("node", "spool")
+    if not config.node.state.isprintable():
+        found = found_text(config.node.state)
+        yield Mistake(("node", "state"), f"found {found}; accepted: a path without control characters")
     if not spool.isprintable():
         yield Mistake(path, f"found {found_text(spool)}; accepted: a path without control characters")
     for match in _PLACEHOLDER.finditer(spool):
@@ -271,6 +292,19 @@ def _check_sources(config: Config) -> Iterator[Mistake]:
     if len(config.source.stdin) > 1:
         yield Mistake(
             ("source", "stdin", 1), "found a second table; accepted: one, because there is one standard input"
+        )
+
+
+def _check_manager(config: Config) -> Iterator[Mistake]:
+    for at, node in enumerate(config.manager.node):
+        try:
+            check_address(node.address)
+        except UsageError as error:
+            yield Mistake(("manager", "node", at, "address"), printable(str(error)))
+    for at, field in twice(config.manager.node):
+        found = found_text(getattr(config.manager.node[at], field))
+        yield Mistake(
+            ("manager", "node", at, field), f"found {found}, which another node has; accepted: one of its own"
         )
 
 

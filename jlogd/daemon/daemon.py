@@ -16,14 +16,17 @@ import logging
 import queue
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from jlogd.daemon.config import Config, load
 from jlogd.daemon.defaults import DEFAULT_ORIGIN, default_config, paste_lines
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.inputs import Inputs
 from jlogd.daemon.logs import SpoolLogs
+from jlogd.daemon.managing import Managing
 from jlogd.daemon.metrics import JlogdCollector, make_registry
 from jlogd.daemon.notify import Notifier
 from jlogd.daemon.reload import Change, reload_plan
@@ -57,16 +60,18 @@ class Daemon:
         _make_spool(config.spool)
         self.logs = SpoolLogs(config.spool, lambda name: self._collector.sync_times(name).observe)
         self.inputs = Inputs(self.logs)
+        self.managing = Managing(config)
         self.http: HttpServer | None = None
         try:
             self.server = Server(self.logs, config.listen.zmq, version=VERSION, node=config.node.name)
             if config.http is not None:
                 self.http = HttpServer(
                     config.http,
-                    metrics=make_registry(self._collector),
+                    metrics=make_registry(self._collector, *self.managing.collectors),
                     health=self.problems,
                     ready=lambda: [] if self._ready else ["the daemon is starting or stopping"],
                     stat=self.logs.stats,
+                    manager=self.managing.status,
                 )
         except BaseException:
             self._close()
@@ -82,6 +87,7 @@ class Daemon:
             if self.http is not None:
                 self.http.start()
             self.inputs.start_all(self.config)
+            self.managing.start()
         except BaseException:
             self.stop()
             raise
@@ -90,6 +96,7 @@ class Daemon:
     def stop(self) -> bool:
         """Make durable what was taken in, and let go of everything; whether all of it is durable."""
         self._ready = False
+        self.managing.stop()
         durable = self.inputs.stop_all()
         self._close()
         return durable
@@ -98,7 +105,7 @@ class Daemon:
         """What is wrong, in words; nothing when all is well."""
         found = [f"log {name} is not served: {why}" for name, why in self.logs.unserved.items()]
         found += [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
-        return found + self.inputs.problems()
+        return found + self.inputs.problems() + self.managing.problems()
 
     def reload(self, config: Config) -> tuple[list[Change], list[Change]]:
         """Apply what can be applied while running; the changes that were, and those that were not, with the reason.
@@ -110,8 +117,21 @@ class Daemon:
             self.logs.ensure(name, log.settings, log.subscribers)
         self.logs.open_found()
         self.inputs.replace(config)
+        self.managing.reload(config)
         self.config = config
         return applied, left
+
+    def announce(self, path: Path | None) -> str:
+        """Say what runs where; the same in a few words."""
+        where = path if path is not None else DEFAULT_ORIGIN
+        _log.info("jlogd %s runs node %s on %s", VERSION, self.config.node.name, where)
+        _log.info("spool %s, listening on %s", self.config.spool, ", ".join(self.server.addresses) or "no address")
+        if path is None or sys.stdout.isatty():
+            print("\nPaste these in another terminal:\n", flush=True)
+            for line in paste_lines(self.config):
+                print(f"  {line}", flush=True)
+            print("\nCtrl-C stops the daemon.\n", flush=True)
+        return f"{len(self.logs.names())} logs in {self.config.spool}"
 
     def _close(self) -> None:
         if hasattr(self, "server"):
@@ -121,7 +141,22 @@ class Daemon:
             self.http.close()
 
 
-def run(path: Path | None) -> int:
+class Running(Protocol):
+    """What runs until a signal ends it: a daemon, or a manager alone."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> bool: ...
+
+    def problems(self) -> list[str]: ...
+
+    def reload(self, config: Config) -> tuple[list[Change], list[Change]]: ...
+
+    def announce(self, path: Path | None) -> str:
+        """Say what runs where; the same in a few words."""
+
+
+def run(path: Path | None, make: Callable[[Config], Running] = Daemon) -> int:
     """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     config = load(path) if path is not None else default_config()
@@ -133,10 +168,9 @@ def run(path: Path | None) -> int:
     for number in (*_ENDING, signal.SIGHUP):
         signal.signal(number, note)
     notifier = Notifier()
-    daemon = Daemon(config)
+    daemon = make(config)
     daemon.start()
-    _announce(daemon, path)
-    notifier.ready(f"{len(daemon.logs.names())} logs in {config.spool}")
+    notifier.ready(daemon.announce(path))
     try:
         _wait(daemon, path, signals, notifier)
     finally:
@@ -146,7 +180,7 @@ def run(path: Path | None) -> int:
     return 0
 
 
-def _wait(daemon: Daemon, path: Path | None, signals: queue.SimpleQueue[int], notifier: Notifier) -> None:
+def _wait(daemon: Running, path: Path | None, signals: queue.SimpleQueue[int], notifier: Notifier) -> None:
     """Serve until a signal ends it."""
     known: list[str] = []
     while True:
@@ -175,7 +209,7 @@ def _tell_problems(problems: list[str], known: list[str]) -> list[str]:
     return problems
 
 
-def _reload(daemon: Daemon, path: Path | None) -> None:
+def _reload(daemon: Running, path: Path | None) -> None:
     """Read the configuration again; a wrong one changes nothing."""
     if path is None:
         _log.warning("SIGHUP: nothing to read again, the daemon runs on the %s", DEFAULT_ORIGIN)
@@ -198,14 +232,3 @@ def _make_spool(spool: Path) -> None:
         spool.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"node.spool: cannot make {spool}: {error.strerror}; choose another directory") from None
-
-
-def _announce(daemon: Daemon, path: Path | None) -> None:
-    where = path if path is not None else DEFAULT_ORIGIN
-    _log.info("jlogd %s runs node %s on %s", VERSION, daemon.config.node.name, where)
-    _log.info("spool %s, listening on %s", daemon.config.spool, ", ".join(daemon.server.addresses) or "no address")
-    if path is None or sys.stdout.isatty():
-        print("\nPaste these in another terminal:\n", flush=True)
-        for line in paste_lines(daemon.config):
-            print(f"  {line}", flush=True)
-        print("\nCtrl-C stops the daemon.\n", flush=True)

@@ -335,10 +335,11 @@ def _family(metric: Metric) -> Family:
     return HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
 
 
-def make_registry(collector: JlogdCollector) -> CollectorRegistry:
+def make_registry(*collectors: Collector) -> CollectorRegistry:
     """A registry of its own, with the memory, processor time and open files of this process besides."""
     registry = CollectorRegistry()
-    registry.register(collector)
+    for collector in collectors:
+        registry.register(collector)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     return registry

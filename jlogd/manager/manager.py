@@ -1,0 +1,115 @@
+"""A manager: hub, rounds, ledger and outputs put together.
+
+    hub  --parcels-->  rounds  --> outputs, ledger
+     ^------ committed ---'
+
+Start: the ledger is taken (one manager for one ledger), the rounds begin, nodes are connected. Stop: the hub reads no
+more, the rounds write what they have, the nodes are told; so nothing is pulled twice after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jlogd.manager.config import ManagedNode, ManagerConfig, wanted
+from jlogd.manager.files import FileOptions, FileOutput
+from jlogd.manager.hub import Hub
+from jlogd.manager.ledger import LmdbLedger
+from jlogd.manager.output import Output
+from jlogd.manager.parcel import Source
+from jlogd.manager.rounds import Rounds
+from jlogd.manager.status import STUCK_SECONDS, ManagerStatus, node_status, problems, pull_status
+from jlogd.manager.store import PosixStore
+from jlogd.manager.template import Template
+from jlogd.wire.shared import note
+
+_log = logging.getLogger("jlogd.manager")
+
+# Files of a round are synced by so many threads: file systems merge what is synced at the same time.
+SYNC_THREADS = 8
+# At the end: time to write what was read.
+STOP_SECONDS = 10.0
+
+
+class Manager:
+    """See the module's text. `start`, `reload` and `stop` belong to one thread."""
+
+    def __init__(self, config: ManagerConfig, name: str, ledger: Path) -> None:
+        """`name` is the manager's, `ledger` the directory of its ledger. Raises `LogInUse`, `UsageError`,
+        `LedgerFailed`; nothing runs yet."""
+        self.config = config
+        self.name = config.name or name
+        self.ledger = LmdbLedger(ledger)
+        self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="jlogd sync")
+        self.rounds = Rounds(
+            self.ledger, self._output, lambda done: self.hub.committed(done), lambda *what: self.hub.refused(*what)
+        )  # fmt: skip
+        who = f"manager {self.name}, {note()}"
+        self.hub = Hub(lambda source: self.ledger.source(source.key), self.rounds.put, config.memory, who)
+        self.stuck_seconds = STUCK_SECONDS
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Begin to pull."""
+        self.rounds.start()
+        self.hub.start()
+        self._apply()
+        _log.info("manager %s pulls from %d nodes into %s", self.name, len(self.config.node), self.config.files)
+
+    def reload(self, config: ManagerConfig) -> None:
+        """Go over to other nodes and rules. What else is in it takes effect at the next start."""
+        self.config = config
+        self._apply()
+
+    def stop(self) -> None:
+        """Write what was read, tell the nodes, let go of everything."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        self.hub.pause()
+        self.rounds.stop(STOP_SECONDS)
+        self.hub.close()
+        self._pool.shutdown()
+        self.ledger.close()
+
+    def status(self) -> ManagerStatus:
+        """How everything is. From any thread."""
+        sessions = list(self.hub.sessions.values())
+        return ManagerStatus(
+            name=self.name,
+            held_bytes=self.hub.held_bytes,
+            counters=self.rounds.stats(),
+            nodes=[node_status(session) for session in sessions],
+            pulls=[
+                pull_status(session, pull, self.rounds.trouble(pull.source.key))
+                for session in sessions
+                for pull in list(session.pulls.values())
+            ],
+            problems=self.problems(),
+        )
+
+    def problems(self) -> list[str]:
+        """What is wrong, in words. From any thread."""
+        return problems(list(self.hub.sessions.values()), self.rounds.trouble, self.stuck_seconds)
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _apply(self) -> None:
+        config = self.config
+
+        def of_node(node: ManagedNode, logs: list[str]) -> list[Source]:
+            return wanted(config, self.name, node, logs)
+
+        self.hub.set_nodes(config.node, of_node)
+
+    def _output(self, name: str) -> Output:
+        kind, _, text = name.partition(":")
+        assert kind == "files", name
+        config = self.config
+        options = FileOptions(int(config.file_mode, 8), int(config.dir_mode, 8), config.open_files_max)
+        template = Template(text, config.time_zone)
+        return FileOutput(PosixStore(), self.ledger, template, options, self._pool.map, time.time)
