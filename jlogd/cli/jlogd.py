@@ -51,7 +51,9 @@ def run(config: Path | None) -> int:
 @cli.command("manager")
 @click.option("--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="The configuration.")
 def manager(config: Path | None) -> int:
-    """Run a manager alone: pull the logs of the nodes in [manager] into files, until SIGTERM or Ctrl-C.
+    """Run a manager alone, until SIGTERM or Ctrl-C.
+
+    It pulls the logs of the nodes in [manager] into files.
 
     SIGHUP reads the configuration again: nodes and rules that changed take effect. FILE is ./jlogd.toml by default.
     `jlogd run` runs a manager too when its configuration has one.
