@@ -14,6 +14,7 @@ with jlogd.open("var/spool/mainlog") as log:            # or "tcp://127.0.0.1:51
 
 from jlogd.entry import create, open
 from jlogd.errors import (
+    BadKey,
     Closed,
     ConfigError,
     Fenced,
@@ -24,6 +25,8 @@ from jlogd.errors import (
     LogFailed,
     LogFull,
     LogNotFound,
+    NotAuthenticated,
+    NotGranted,
     NotServed,
     OwnedElsewhere,
     ProducerGap,
@@ -46,6 +49,7 @@ from jlogd.writer.writer import Writer
 __version__ = VERSION
 
 __all__ = [
+    "BadKey",
     "Batch",
     "Caps",
     "Closed",
@@ -61,6 +65,8 @@ __all__ = [
     "LogFull",
     "LogNotFound",
     "LogStat",
+    "NotAuthenticated",
+    "NotGranted",
     "NotServed",
     "OwnedElsewhere",
     "ProducerGap",

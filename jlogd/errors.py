@@ -28,6 +28,18 @@ class ConfigError(UsageError):
     code = "config"
 
 
+class BadKey(UsageError):
+    """A key is not one, or its file may not be used: missing, readable by others, not ours."""
+
+    code = "bad-key"
+
+
+class NotGranted(JlogError):
+    """The daemon's configuration does not grant this client what it asked for."""
+
+    code = "not-granted"
+
+
 class LogNotFound(JlogError):
     """There is no log at that place."""
 
@@ -159,6 +171,12 @@ class RemoteError(JlogError):
     """The daemon could not be reached, or answered something this client does not understand."""
 
     code = "remote"
+
+
+class NotAuthenticated(RemoteError):
+    """The keys of client and daemon do not fit: one does not know the other, or one of them has none."""
+
+    code = "not-authenticated"
 
 
 class ProtocolError(RemoteError):

@@ -65,6 +65,13 @@ class Log(ABC):
         """Move a subscriber, forward or back. Raises `SubscriberUnknown`, `SubscriberBusy`, `UsageError`."""
 
     @abstractmethod
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        """Change how far a subscriber may fall behind; None: as far as the log lets it.
+
+        A consumer that reads as `name` behind the same daemon reads on. Raises `SubscriberUnknown`, `SubscriberBusy`.
+        """
+
+    @abstractmethod
     def clone_subscriber(self, name: str, source: str) -> None:
         """Add `name` where `source` is. Raises `SubscriberUnknown`, `SubscriberExists`."""
 
@@ -146,6 +153,9 @@ class LocalLog(Log):
 
     def set_subscriber(self, name: str, start: Start) -> None:
         self._joined().set_subscriber(name, start)
+
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        self._joined().set_caps(name, caps)
 
     def clone_subscriber(self, name: str, source: str) -> None:
         self._joined().clone_subscriber(name, source)

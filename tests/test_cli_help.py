@@ -109,7 +109,7 @@ def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
         (("tial", "var/log"), "did you mean tail?"),
         (("STAT", "var/log"), "did you mean stat?"),
         (("subscriber", "ad", "var/log"), "did you mean add?"),
-        (("subscriber", "frobnicate"), "there are: add, clone, list, remove, set"),
+        (("subscriber", "frobnicate"), "there are: add, caps, clone, list, remove, set"),
         (("frobnicate",), "there are: append, check, create"),
         (("./var/log",), "the command comes first: jlogctl stat ./var/log"),
     ],
@@ -136,7 +136,7 @@ def test_the_examples_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
     Path("old.log").write_bytes(b"Failed password for root\n" * 20)
     done(jlogctl("create", "var/spool/mainlog", "--subscriber", "master"))
     skipped = []
-    order = ["append", *(f"subscriber {word}" for word in ("add", "list", "set", "clone", "remove"))]
+    order = ["append", *(f"subscriber {word}" for word in ("add", "list", "set", "caps", "clone", "remove"))]
     for path in (*order, "stat", "list", "check", "tail", "create"):
         for line in docs.examples(COMMANDS[f"jlogctl {path}"]):
             words = shlex.split(

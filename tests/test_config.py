@@ -17,6 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from jlogd.daemon.auth import Auth, AuthClient, Grants
 from jlogd.daemon.config import (
     UNIT_FIELDS,
     Config,
@@ -141,7 +142,7 @@ LOG = '[log.mainlog]\nsubscribers = ["master"]\n'
 MISTAKES = [
     ('[node]\nnaem = "x"', "jlogd.toml:2: node.naem: unknown setting; did you mean name?"),
     ('[nod]\nname = "x"', "jlogd.toml:1: nod: unknown setting; did you mean node?"),
-    ("zzz = 1", "jlogd.toml:1: zzz: unknown setting; accepted: listen, log, manager, node, source"),
+    ("zzz = 1", "jlogd.toml:1: zzz: unknown setting; accepted: auth, listen, log, manager, node, source"),
     ("[[source.sylog]]", "jlogd.toml:1: source.sylog: unknown setting; did you mean syslog?"),
     ('[node]\n\nname = "a b"', 'jlogd.toml:3: node.name: found "a b"; accepted: 1 to 64 letters'),
     ('[node]\nname = "a\\n"', 'jlogd.toml:2: node.name: found "a\\n"; accepted'),
@@ -153,7 +154,7 @@ MISTAKES = [
     ("[listen]\nzmq = 'tcp://127.0.0.1:1'", 'jlogd.toml:2: listen.zmq: found "tcp://127.0.0.1:1"; accepted: an array'),
     (
         "[listen]\nzmq = ['tcp://0.0.0.0:5140']",
-        "listen.zmq[0]: tcp://0.0.0.0:5140 is not a loopback address: without keys",
+        "listen.zmq[0]: tcp://0.0.0.0:5140 is not a loopback address: it needs a key of this daemon",
     ),
     (
         "[listen]\nzmq = ['udp://127.0.0.1:5140']",
@@ -696,6 +697,9 @@ def test_the_unit_says_what_the_daemon_does() -> None:
 TABLES: dict[str, type[msgspec.Struct]] = {
     "[node]": Node,
     "[listen]": Listen,
+    "[auth]": Auth,
+    "[auth.keyless]": Grants,
+    "[[auth.client]]": AuthClient,
     "[log.NAME]": LogConfig,
     "[[source.syslog]]": SyslogSource,
     "[[source.file]]": FileSource,
@@ -728,6 +732,8 @@ def default_text(table: str, field: msgspec.structs.FieldInfo) -> str:
     default = UNIT_FIELDS.get(field.name, lambda value: value)(field.default)
     if isinstance(default, Size | Duration):
         return f'`"{default}"`' if default else '`"none"`' if table == "[log.NAME]" else "`0`"
+    if field.default is None:
+        return "not given"
     if field.name == "socket_mode":
         return f"`0o{default:o}`"
     return f"`{json.dumps(default)}`"
@@ -737,6 +743,8 @@ def default_text(table: str, field: msgspec.structs.FieldInfo) -> str:
 def test_every_setting_is_documented_as_it_is(table: str) -> None:
     rows = documented()[table]
     fields = {field.encode_name: field for field in msgspec.structs.fields(TABLES[table])}
+    if table == "[auth]":  # tables of their own
+        del fields["keyless"], fields["client"]
     assert set(rows) == set(fields)
     for name, field in fields.items():
         assert rows[name][1] == default_text(table, field), (table, name)
@@ -745,6 +753,7 @@ def test_every_setting_is_documented_as_it_is(table: str) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_the_docs_say_what_a_reload_applies(table: str) -> None:
     prefix = {"[node]": "node", "[listen]": "listen", "[log.NAME]": "log", "[manager]": "manager"}.get(table)
+    prefix = table.strip("[]") if "auth" in table else prefix
     for name, row in documented()[table].items():
         setting = f"{prefix}.{name}" if prefix else table.strip("[]")
         needs_restart = setting in NEEDS_RESTART
@@ -753,17 +762,24 @@ def test_the_docs_say_what_a_reload_applies(table: str) -> None:
 
 def test_every_table_of_the_configuration_is_documented() -> None:
     top = [field.name for field in msgspec.structs.fields(Config)]
-    assert top == ["node", "listen", "log", "source", "manager"]
+    assert top == ["node", "listen", "auth", "log", "source", "manager"]
     kinds = [f"[[source.{field.name}]]" for field in msgspec.structs.fields(Sources)]
+    auth = ["[auth]", "[auth.keyless]", "[[auth.client]]"]
     managers = ["[manager]", "[[manager.node]]", "[[manager.pull]]"]
-    assert list(TABLES) == ["[node]", "[listen]", "[log.NAME]", *kinds, *managers]
+    assert list(TABLES) == ["[node]", "[listen]", *auth, "[log.NAME]", *kinds, *managers]
     assert set(documented()) == set(TABLES)
 
 
 def test_reasons_belong_to_settings() -> None:
     known = {
         f"{table}.{field}"
-        for table, kind in (("node", Node), ("listen", Listen), ("log", LogConfig), ("manager", ManagerConfig))
+        for table, kind in (
+            ("node", Node),
+            ("listen", Listen),
+            ("auth", Auth),
+            ("log", LogConfig),
+            ("manager", ManagerConfig),
+        )
         for field in kind.__struct_fields__
     } | {f"source.{kind}" for kind in Sources.__struct_fields__}
     assert set(NEEDS_RESTART) <= known

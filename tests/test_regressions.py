@@ -138,3 +138,30 @@ def test_damage_in_one_batch_costs_no_other_that_the_same_sync_made_durable():
         disk.crash(random.Random(seed))
         items = read(Journal.open(PATH, disk=disk.process()).cursor("begin"))
         assert [list(item) for item in items] == [[], [b"second"], [b"third"]], seed
+
+
+@pytest.mark.parametrize("op", ["append", "sync", "pread", "open", "*"])
+def test_a_former_owner_whose_disk_fails_does_not_take_the_log_back(op):
+    """Its write fails, as writes over a lost lease do, and it goes to recover: the log is not its own any more."""
+    for call in range(1, 30):
+        disk = ModelDisk()
+        former, successor = disk.process("a"), disk.process("b")
+        old = make(former)
+        old.commit([encode([b"one"])])
+        taken: list[Journal] = []
+
+        def take_over(former=former, successor=successor, disk=disk, taken=taken):
+            disk.lose_locks(former)
+            taken.append(Journal.take_over(PATH, disk=successor))
+            disk.faults.append(Fault(error=errno.EIO, op=op, times=2))
+
+        disk.faults.append(Fault(action=take_over, at=call))
+        outcome = old.commit([encode([b"stale"])])[0]
+        disk.faults.clear()
+        if not taken:
+            break
+        assert taken[0].view.owner().host == successor.host(), (call, outcome)
+        assert isinstance(taken[0].commit([encode([b"two"])])[0], Receipt)
+        there = [record for item in read(taken[0].cursor("begin")) for record in item]
+        assert (b"stale" in there) >= isinstance(outcome, Receipt), (call, outcome)
+        assert there[0] == b"one" and there[-1] == b"two"

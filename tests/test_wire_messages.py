@@ -20,6 +20,7 @@ from jlogd.errors import JlogError, LogFull, ProtocolError, RemoteError, UsageEr
 from jlogd.journal.types import Caps, LogStat, Settings, SubscriberStat
 from jlogd.wire import messages as m
 from jlogd.wire.address import check_address, check_socket_free, is_target, parse_target
+from jlogd.wire.credentials import Keys
 from jlogd.wire.mailbox import Mailbox
 
 REQUESTS: list[m.FromClient] = [
@@ -40,6 +41,7 @@ REQUESTS: list[m.FromClient] = [
     m.SubscriberAdd(13, "mainlog", "x", "end", Caps(max_bytes=5, on_full="drop-oldest")),
     m.SubscriberRemove(14, "mainlog", "x"),
     m.SubscriberSet(15, "mainlog", "x", "2026-01-31T12:00:00Z"),
+    m.SubscriberCaps(17, "mainlog", "x", Caps(max_bytes=1)),
     m.SubscriberClone(16, "mainlog", "y", "x"),
     m.Credit(9, 4096),
     m.Bye(),
@@ -218,12 +220,13 @@ def test_what_is_no_target_is_a_usage_error(text: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "example.com", "[::]", "[2001:db8::1]", "192.168.1.1", "*"])
-def test_addresses_beyond_this_host_are_refused(host: str) -> None:
-    with pytest.raises(UsageError):
-        check_address(f"tcp://{host}:5140")
-    if host != "*":
-        with pytest.raises(UsageError, match=r"loopback.*without keys"):
+def test_addresses_beyond_this_host_need_keys(host: str) -> None:
+    if host == "*":
+        with pytest.raises(UsageError):
             check_address(f"tcp://{host}:5140")
+    else:
+        with pytest.raises(UsageError, match=r"not a loopback address, and there are no keys"):
+            Keys().resolve(check_address(f"tcp://{host}:5140"))
 
 
 def test_a_directory_is_no_target() -> None:

@@ -8,7 +8,7 @@ import msgspec
 from jlogd.cli import targets, units
 from jlogd.cli.errors import DONE, NOT_FOUND
 from jlogd.cli.output import print_json, progress, say
-from jlogd.cli.params import json_option, log_argument
+from jlogd.cli.params import directory_argument, json_option
 from jlogd.journal.check import Finding
 from jlogd.journal.check import check as findings_of
 
@@ -16,7 +16,7 @@ _LOCAL_ONLY = "check reads the files themselves, so it runs on the machine that 
 
 
 @click.command("check", no_args_is_help=True)
-@log_argument
+@directory_argument
 @json_option
 def check(target: str, as_json: bool) -> int:
     """Verify every byte of a log.

@@ -8,6 +8,7 @@ import click
 
 from jlogd.cli import errors
 from jlogd.cli.errors import Commands
+from jlogd.cli.keys import keys
 from jlogd.cli.output import say
 from jlogd.cli.params import CONTEXT, version_option
 from jlogd.cli.units import counted
@@ -92,6 +93,9 @@ def check_config(file: Path | None) -> None:
     if config.manager.node:
         parts.append(f"manager of {counted(len(config.manager.node), 'node')}")
     say(f"{path} is right: {', '.join(parts)}")
+
+
+cli.add_command(keys)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import click
 from jlogd.cli import targets, units
 from jlogd.cli.errors import DONE, NOT_FOUND
 from jlogd.cli.output import print_json, say, show, table, warn
-from jlogd.cli.params import Target, json_option
+from jlogd.cli.params import Target, json_option, keys_options
 from jlogd.cli.stat import health
 from jlogd.errors import JlogError
 from jlogd.journal.types import LogStat
@@ -19,6 +19,7 @@ _COLUMNS = ("LOG", "RECORDS", "NEXT", "SIZE", "SEGMENTS", "NEWEST", "SUBSCRIBERS
 
 @click.command("list", no_args_is_help=True)
 @click.argument("place", metavar="SPOOL", type=Target())
+@keys_options
 @json_option
 def list_(place: str, as_json: bool) -> int:
     """List the logs of a spool or a daemon.

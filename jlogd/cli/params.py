@@ -46,8 +46,56 @@ SIZE = Word("size", units.size)
 DURATION = Word("duration", units.duration)
 START = Word("start", units.parse_start)
 
-log_argument = click.argument("target", metavar="LOG", type=Target())
-logs_argument = click.argument("targets_", metavar="LOG...", type=Target(), nargs=-1, required=True)
+KEYS = "jlogd.keys"  # where, in the context of a command, its keys are
+
+
+def _note_key(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Remember an option about keys where `given_keys` finds it: commands need not hand it on."""
+    if value:
+        ctx.find_root().meta.setdefault(KEYS, {})[param.name] = value
+
+
+def given_keys() -> dict[str, Any]:
+    """The arguments of `jlogd.open` that options of the running command gave."""
+    ctx = click.get_current_context(silent=True)
+    return dict(ctx.find_root().meta.get(KEYS, {})) if ctx is not None else {}
+
+
+def keys_options(command: F) -> F:
+    """What an address beyond this host needs."""
+    for option in reversed(
+        (
+            click.option(
+                "--key", metavar="FILE", type=click.Path(), expose_value=False, callback=_note_key,
+                help="Your secret key, for an address that demands one (or JLOGD_KEY).",
+            ),
+            click.option(
+                "--server-key", metavar="KEY", multiple=True, expose_value=False, callback=_note_key,
+                help="The daemon's public key, as text or a .pub file (or JLOGD_SERVER_KEY).",
+            ),
+            click.option(
+                "--insecure", is_flag=True, expose_value=False, callback=_note_key,
+                help="Go without keys to an address beyond this host (or JLOGD_INSECURE=1).",
+            ),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    declared: list[click.Parameter] = command.__click_params__  # type: ignore[attr-defined]
+    declared[:] = declared[-3:] + declared[:-3]  # declared last, so that the help names them last
+    return command
+
+
+def log_argument(command: F) -> F:
+    """A log in a directory or at an address."""
+    return directory_argument(keys_options(command))
+
+
+def logs_argument(command: F) -> F:
+    """Several of them."""
+    return click.argument("targets_", metavar="LOG...", type=Target(), nargs=-1, required=True)(keys_options(command))
+
+
+directory_argument = click.argument("target", metavar="LOG", type=Target())
 json_option = click.option("--json", "as_json", is_flag=True, help="Exact numbers, one JSON object a line.")
 
 

@@ -10,7 +10,7 @@ import msgspec
 from jlogd.cli import targets, units
 from jlogd.cli.output import print_json, say
 from jlogd.cli.owner import act_as_owner
-from jlogd.cli.params import json_option, log_argument
+from jlogd.cli.params import directory_argument, json_option
 from jlogd.errors import LogNotFound
 from jlogd.journal.plan import Step
 from jlogd.journal.repair import repair as repair_log
@@ -19,7 +19,7 @@ _LOCAL_ONLY = "repair works on the files themselves, so it runs on the machine t
 
 
 @click.command("repair", no_args_is_help=True)
-@log_argument
+@directory_argument
 @click.option("--dry-run", is_flag=True, help="Say what would be done; nothing is changed.")
 @json_option
 def repair(target: str, dry_run: bool, as_json: bool) -> None:

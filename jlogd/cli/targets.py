@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import jlogd
 from jlogd.cli.hints import near
 from jlogd.cli.owner import act_as_owner
+from jlogd.cli.params import given_keys
 from jlogd.errors import JlogError, LogNotFound, SubscriberUnknown, UsageError
 from jlogd.journal.types import NAME, Settings, Start
 
@@ -42,7 +43,7 @@ def open_log(target: str) -> Log:
 def create_log(target: str, settings: Settings, subscribers: Sequence[str]) -> None:
     """Make a log at `target`, and the directories above it."""
     if _is_remote(target):
-        jlogd.create(target, settings, subscribers)
+        jlogd.create(target, settings, subscribers, **given_keys())
         return
     path = _directory(target)
     act_as_owner(path)
@@ -121,7 +122,7 @@ def _is_remote(target: str) -> bool:
 
 def _open_remote(target: str) -> Log:
     try:
-        return jlogd.open(target)
+        return jlogd.open(target, **given_keys())
     except LogNotFound as error:
         address, _, name = target.rpartition("/")
         close = ""
@@ -132,8 +133,9 @@ def _open_remote(target: str) -> Log:
 
 def _remote_names(address: str) -> list[str]:
     from jlogd.wire.client import list_remote  # local commands start faster without the transport
+    from jlogd.wire.credentials import Keys
 
-    return sorted(list_remote(address))
+    return sorted(list_remote(address, Keys(**given_keys())))
 
 
 def _directory(target: str) -> Path:

@@ -1,7 +1,8 @@
 """The configuration of the daemon: `jlogd.toml` as frozen structs, read by `load` and `parse`.
 
     [node]              name, subcluster, spool
-    [listen]            zmq, http
+    [listen]            zmq, http, socket_mode
+    [auth]              see jlogd/daemon/auth.py
     [log.NAME]          subscribers, segment_size, durability, compression, max_lag_bytes, max_lag_age, on_full
     [[source.syslog]]   see jlogd/sources/config.py, as for
     [[source.file]]
@@ -30,6 +31,7 @@ import msgspec
 from msgspec import Meta
 
 from jlogd.daemon.addresses import HTTP_ACCEPTED, HttpAddress, parse_http_address
+from jlogd.daemon.auth import Auth, demand_of
 from jlogd.daemon.toml_lines import Path as Location
 from jlogd.daemon.toml_structs import Mistake, TomlText, found_text, nearest, printable, read_struct
 from jlogd.daemon.units import Duration, Size, size_text
@@ -43,7 +45,7 @@ from jlogd.journal.types import (
     Settings,
     sync_interval_ms,
 )
-from jlogd.manager.config import ManagerConfig, twice
+from jlogd.manager.config import ManagerConfig, twice, without_keys
 from jlogd.sources.config import FileSource, StdinSource, SyslogSource, parse_address
 from jlogd.wire.address import check_address
 
@@ -93,6 +95,7 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     zmq: Annotated[tuple[str, ...], Meta(max_length=LISTENERS_MAX)] = ("tcp://127.0.0.1:5140",)
     http: Annotated[str, Meta(description=HTTP_ACCEPTED)] = "127.0.0.1:5180"
+    socket_mode: Annotated[int, Meta(ge=0o600, le=0o777, description="0o600 to 0o777")] = 0o660
 
 
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,6 +137,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     node: Node = msgspec.field(default_factory=Node)
     listen: Listen = Listen()
+    auth: Auth = Auth()
     log: dict[str, LogConfig] = {}
     source: Sources = Sources()
     manager: ManagerConfig = ManagerConfig()
@@ -197,8 +201,8 @@ def parse(text: str, path: str = "jlogd.toml") -> Config:
     mistakes: list[Mistake] = []
     config = read_struct(Config, toml.table, mistakes, units=UNIT_FIELDS)
     if config is not None:
-        mistakes = [*_check_node(config), *_check_logs(config), *_check_listeners(config), *_check_sources(config)]
-        mistakes += _check_manager(config)
+        checks = (_check_node, _check_logs, _check_listeners, _check_clients, _check_sources, _check_manager)
+        mistakes = [mistake for check in checks for mistake in check(config)]
     if config is None or mistakes:
         raise toml.error(mistakes)
     return config
@@ -270,7 +274,7 @@ def _check_listeners(config: Config) -> Iterator[Mistake]:
 def _listeners(config: Config) -> Iterator[tuple[Location, str, Callable[[str], str]]]:
     """(where, address as written, function that gives what can be bound only once on a machine)."""
     for at, text in enumerate(config.listen.zmq):
-        yield ("listen", "zmq", at), text, lambda text: check_address(text).replace("ipc://", "unix://")
+        yield ("listen", "zmq", at), text, lambda text: _zmq_socket(text, config.auth)
     if config.listen.http:
         yield ("listen", "http"), config.listen.http, lambda text: f"tcp://{parse_http_address(text)}"
     for position, source in enumerate(config.source.syslog):
@@ -278,8 +282,28 @@ def _listeners(config: Config) -> Iterator[tuple[Location, str, Callable[[str], 
             yield ("source", "syslog", position, "listen", at), text, _syslog_socket
 
 
+def _zmq_socket(text: str, auth: Auth) -> str:
+    address = check_address(text)
+    demand_of(address, auth)
+    return address.replace("ipc://", "unix://")
+
+
 def _syslog_socket(text: str) -> str:
     return str(parse_address(text)).replace("unixgram://", "unix://")
+
+
+def _check_clients(config: Config) -> Iterator[Mistake]:
+    """Each client has a name of its own, and nobody is two of them."""
+    taken: dict[object, str] = {}
+    for at, client in enumerate(config.auth.client):
+        marks = {"name": [client.name], "public_key": client.keys, "uid": [client.uid], "gid": [client.gid]}
+        for field, values in marks.items():
+            for value in values:
+                if value is not None and (field, value) in taken:
+                    used = taken[field, value]
+                    reason = f"found {found_text(value)}, which client {used} has; accepted: its own"
+                    yield Mistake(("auth", "client", at, field), reason)
+                taken[field, value] = client.name
 
 
 def _check_sources(config: Config) -> Iterator[Mistake]:
@@ -301,6 +325,8 @@ def _check_manager(config: Config) -> Iterator[Mistake]:
             check_address(node.address)
         except UsageError as error:
             yield Mistake(("manager", "node", at, "address"), printable(str(error)))
+    for at, reason in without_keys(config.manager):
+        yield Mistake(("manager", "node", at, "key"), reason)
     for at, field in twice(config.manager.node):
         found = found_text(getattr(config.manager.node[at], field))
         yield Mistake(

@@ -53,6 +53,7 @@ class Daemon:
             sources=lambda: self.inputs.stats(),
             wire=lambda: self.server.stats(),
             wire_now=lambda: self.server.current(),
+            turned_away=lambda: self.server.tally.counts(),
             version=VERSION,
             node=config.node.name,
             subcluster=config.node.subcluster,
@@ -63,7 +64,14 @@ class Daemon:
         self.managing = Managing(config)
         self.http: HttpServer | None = None
         try:
-            self.server = Server(self.logs, config.listen.zmq, version=VERSION, node=config.node.name)
+            self.server = Server(
+                self.logs,
+                config.listen.zmq,
+                version=VERSION,
+                node=config.node.name,
+                auth=config.auth,
+                socket_mode=config.listen.socket_mode,
+            )
             if config.http is not None:
                 self.http = HttpServer(
                     config.http,
@@ -116,6 +124,7 @@ class Daemon:
         for name, log in config.log.items():
             self.logs.ensure(name, log.settings, log.subscribers)
         self.logs.open_found()
+        self.server.reload(config.auth)
         self.inputs.replace(config)
         self.managing.reload(config)
         self.config = config
@@ -126,6 +135,13 @@ class Daemon:
         where = path if path is not None else DEFAULT_ORIGIN
         _log.info("jlogd %s runs node %s on %s", VERSION, self.config.node.name, where)
         _log.info("spool %s, listening on %s", self.config.spool, ", ".join(self.server.addresses) or "no address")
+        if self.server.public_key:
+            _log.info("its public key is %s; clients: %d", self.server.public_key, len(self.config.auth.client))
+        if self.config.auth.insecure:
+            _log.warning(
+                "insecure = true: addresses beyond this host are open to whoever reaches them, who may also read and "
+                "change what travels; give the daemon a key (jlogd keys new NODE)"
+            )
         if path is None or sys.stdout.isatty():
             print("\nPaste these in another terminal:\n", flush=True)
             for line in paste_lines(self.config):

@@ -106,7 +106,7 @@ class Desk:
                 check_subscriber_name(name)
         match request:
             case messages.ListLogs():
-                return messages.Logs(request.id, self._logs.names())
+                return messages.Logs(request.id, [name for name in self._logs.names() if session.party.sees(name)])
             case messages.OpenLog():
                 return _opened(request.id, request.log, self._logs.get(request.log))
             case messages.CreateLog():
@@ -136,10 +136,26 @@ class Desk:
             case messages.SubscriberSet():
                 start = messages.start_from_wire(request.start)
                 self._logs.get(request.log).journal.set_subscriber(request.name, start)
+            case messages.SubscriberCaps():
+                self._set_caps(request)
             case messages.SubscriberClone():
                 self._logs.get(request.log).journal.clone_subscriber(request.name, request.source)
             case _:
                 raise NotServed(f"the daemon does not serve {type(request).__name__}")
+
+    def _set_caps(self, request: messages.SubscriberCaps) -> None:
+        journal = self._logs.get(request.log).journal
+        with self._mutex:
+            holder = self._holders.get((request.log, request.name))
+        if not isinstance(holder, Subscription):
+            journal.set_caps(request.name, request.caps)
+            return
+        # Who has fallen behind is who needs other caps, and is not to be interrupted for it.
+        with holder.reading:
+            if holder.hold is None or holder.given_up:
+                raise SubscriberBusy(f"subscriber {request.name} of {request.log} is just being given up; ask again")
+            holder.hold.replace(caps=request.caps)
+        journal.prune()
 
     def _stat(self, log: str) -> LogStat:
         stat = self._logs.get(log).journal.stat()

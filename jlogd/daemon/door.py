@@ -1,20 +1,30 @@
 """The daemon's ROUTER socket: where it listens, what it takes in and sends, and what ZeroMQ may hold of one peer.
 
+One socket has many listeners. Each takes over, when it is bound, what the socket is set to at that moment: so a
+listener on a unix socket goes without keys beside one on the network that demands them.
+
 Used by one thread, after it was bound.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import zmq
 
+from jlogd.daemon.auth import Auth, Demand, demand_of
+from jlogd.daemon.gate import Gate
+from jlogd.daemon.grants import Access
+from jlogd.daemon.tally import Tally
 from jlogd.errors import CannotListen
 from jlogd.wire.address import check_address, check_socket_free
+from jlogd.wire.keys import KeyPair, read_pair
 from jlogd.wire.messages import APPEND_BATCHES_MAX, FRAME_BYTES_MAX
 
 # Messages that wait to be read by one client. Credit and windows keep a client that reads far below it.
@@ -34,33 +44,74 @@ SOCKET_MODE = 0o660
 _COPY_BYTES = 8 << 10
 # Larger frames are sent without copying them.
 _SEND_COPY_BYTES = 256 << 10
+# An address that was just left is free once ZeroMQ's own thread has closed it.
+REBIND_SECONDS = 2.0
+
+_log = logging.getLogger("jlogd.server")
 
 Sent = Literal["sent", "gone", "stalled"]
 
 
 class Incoming(NamedTuple):
-    """A message as it came: who sent it, its control, its batches; `frames` is None when there were too many."""
+    """A message as it came: who sent it, its control, its batches; `frames` is None when there were too many.
+
+    `user` is what the gate said of its connection, `peer` its address, `descriptor` its socket.
+    """
 
     identity: bytes
     control: bytes
     frames: list[bytes | memoryview] | None
+    user: str
+    peer: str
+    descriptor: int
 
 
 class Door:
     """See the module's text."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        auth: Auth | None = None,
+        tally: Tally | None = None,
+        socket_mode: int = SOCKET_MODE,
+    ) -> None:
         """Listens on all the addresses. Raises `CannotListen` when one cannot be had, `UsageError` when it is none."""
+        auth = auth or Auth()
+        self._pair = read_pair(auth.key) if auth.key else None
+        self._mode = socket_mode
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.gate = Gate(self._context, Access(auth), tally or Tally())
         self.socket = self._context.socket(zmq.ROUTER)
         self._configure(self.socket)
         self.addresses: list[str] = []
+        self._demands: dict[str, Demand] = {}
         try:
             for address in addresses:
-                self.addresses.append(self._bind(address))
+                checked = check_address(address)
+                check_socket_free(checked)
+                demand = demand_of(checked, auth)
+                bound = self._bind(checked, demand)
+                self.addresses.append(bound)
+                self._demands[bound] = demand
         except BaseException:
             self.close(linger_ms=0)
             raise
+
+    @property
+    def public_key(self) -> str:
+        """The key its clients must know; "" when no listener demands one."""
+        return self._pair.public if self._pair is not None and "key" in self._demands.values() else ""
+
+    def change_key(self, pair: KeyPair) -> None:
+        """Go over to another key. Who is connected by the old one is cut off, and comes back by the new one.
+
+        Raises `CannotListen`; then the address is tried again by the next call.
+        """
+        self._pair = pair
+        for address, demand in self._demands.items():
+            if demand == "key":
+                self._rebind(address)
 
     def receive(self) -> Incoming | None:
         """The next message; None when there is none."""
@@ -70,6 +121,7 @@ class Door:
         except zmq.Again:
             return None
         more, control = identity.more, b""
+        user, peer, descriptor = _word(identity, "User-Id"), _word(identity, "Peer-Address"), _word(identity, "__fd")
         frames: list[bytes | memoryview] | None = []
         if more:
             part = socket.recv(copy=False)
@@ -81,7 +133,7 @@ class Door:
                 frames.append(part.bytes if len(part) < _COPY_BYTES else part.buffer)
             else:
                 frames = None
-        return Incoming(identity.bytes, control, frames)
+        return Incoming(identity.bytes, control, frames, user, peer, int(descriptor or -1))
 
     def send(self, identity: bytes, control: bytes, frame: bytes | None = None) -> Sent:
         """Send to a peer, or say that it is gone, or that it does not read what it was sent."""
@@ -102,6 +154,7 @@ class Door:
     def close(self, linger_ms: int = LINGER_MS) -> None:
         """Stop listening; what was sent has a moment to leave."""
         self.socket.close(linger=linger_ms)
+        self.gate.close()
         self._context.term()
 
     @staticmethod
@@ -119,21 +172,61 @@ class Door:
         socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
         socket.linger = 0
 
-    def _bind(self, address: str) -> str:
+    def _bind(self, address: str, demand: Demand) -> str:
         """The address with the port that was chosen."""
-        address = check_address(address)
-        check_socket_free(address)
         self.socket.ipv6 = address.startswith("tcp://[")
+        self.socket.zap_domain = demand.encode()
+        if demand == "key":
+            assert self._pair is not None
+            self.socket.curve_secretkey = self._pair.secret.encode()
+        self.socket.curve_server = demand == "key"
         try:
-            self.socket.bind(address)
+            if demand == "unix":
+                with _created_as(self._mode):
+                    self.socket.bind(address)
+            else:
+                self.socket.bind(address)
         except zmq.ZMQError as error:
             raise CannotListen(
                 f"cannot listen on {address}: {os.strerror(error.errno or 0)}; is another jlogd running, "
                 "does the directory exist, may this user listen there?"
             ) from error
-        if address.startswith("ipc://"):
-            with suppress(OSError):
-                Path(address.removeprefix("ipc://")).chmod(SOCKET_MODE)
+        if demand == "unix":
+            Path(address.removeprefix("ipc://")).chmod(self._mode)
         endpoint = self.socket.getsockopt(zmq.LAST_ENDPOINT)
         assert isinstance(endpoint, bytes)
         return endpoint.decode().rstrip("\0")
+
+    def _rebind(self, address: str) -> None:
+        try:
+            self.socket.unbind(address)
+        except zmq.ZMQError:
+            _log.info("%s was not listened on", address)
+        deadline = time.monotonic() + REBIND_SECONDS
+        while True:
+            try:
+                self._bind(address, "key")
+                return
+            except CannotListen:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+
+def _word(frame: zmq.Frame, name: str) -> str:
+    """What ZeroMQ knows of the connection a frame came by; "" when it does not say."""
+    try:
+        found = frame.get(name)
+    except zmq.ZMQError:
+        return ""
+    return found if isinstance(found, str) else ""
+
+
+@contextmanager
+def _created_as(mode: int) -> Iterator[None]:
+    """Files made within have this mode from their first moment. It holds for the whole process: only at the start."""
+    before = os.umask(~mode & 0o777)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -169,6 +169,9 @@ SOURCE_GAUGES: dict[str, Metric] = {
 SOURCE_EVENTS = _counter("source_events", "Other things counted by a source.", "source", "event")
 SOURCE_UP = _gauge("source_up", "1 while the source reads, 0 after it ended or failed.", "source")
 WIRE_EVENTS = _counter("wire_events", "What the ZeroMQ server counts.", "event")
+TURNED_AWAY = _counter(
+    "wire_turned_away", "Connections and messages turned away, by reason; many peers become `others`.", "reason", "peer"
+)
 WIRE_NOW = _gauge("wire_current", "What the ZeroMQ server has at the moment.", "what")
 BUILD_INFO = Metric("jlogd_build", "info", "Version and place of this daemon.", ("version", "node", "subcluster"))
 
@@ -191,6 +194,7 @@ def all_metrics() -> list[Metric]:
         *SOURCE_GAUGES.values(),
         SOURCE_EVENTS,
         WIRE_EVENTS,
+        TURNED_AWAY,
         WIRE_NOW,
     ]
 
@@ -243,11 +247,16 @@ def _no_counters() -> Counters:
     return {}
 
 
+def _nobody() -> Mapping[tuple[str, str], int]:
+    return {}
+
+
 class JlogdCollector(Collector):
     """Asks the given callables at every scrape and renders their answers.
 
     `logs` and `sources` give what there is at the moment; `wire` and `wire_now` the counters and the current numbers
-    (connections, ...) of the ZeroMQ server. Call `sync_times(log).observe` for every sync.
+    (connections, ...) of the ZeroMQ server, `turned_away` what it refused by (reason, peer). Call
+    `sync_times(log).observe` for every sync.
     """
 
     def __init__(
@@ -257,11 +266,13 @@ class JlogdCollector(Collector):
         sources: Callable[[], Iterable[SourceStat]] = tuple,
         wire: Callable[[], Counters] = _no_counters,
         wire_now: Callable[[], Counters] = _no_counters,
+        turned_away: Callable[[], Mapping[tuple[str, str], int]] = _nobody,
         version: str = "",
         node: str = "",
         subcluster: str = "",
     ) -> None:
         self._logs, self._sources, self._wire, self._wire_now = logs, sources, wire, wire_now
+        self._turned_away = turned_away
         self._build = {"version": version, "node": node, "subcluster": subcluster}
         self._sync_times: dict[str, SyncTimes] = {}
 
@@ -283,6 +294,8 @@ class JlogdCollector(Collector):
                 families, [source.name], source.counters, {**SOURCE_COUNTERS, **SOURCE_GAUGES}, SOURCE_EVENTS
             )
         self._add_counters(families, [], self._wire(), {}, WIRE_EVENTS)
+        for labels, number in self._turned_away().items():
+            self._add(families, TURNED_AWAY, labels, number)
         for what, number in self._wire_now().items():
             self._add(families, WIRE_NOW, [what], number)
         yield from families.values()

@@ -23,6 +23,9 @@ NEEDS_RESTART: dict[str, str] = {
     "node.spool": "the logs are open in the old spool",
     "node.state": "the ledger is open in the old directory",
     "listen.zmq": "clients are connected to the old sockets",
+    "listen.socket_mode": "the unix sockets were made at the start",
+    "auth.insecure": "it decides which addresses are listened on, and how",
+    "auth.loopback": "clients are connected to the old sockets",
     "listen.http": "the socket was bound at the start",
     "source.stdin": "standard input cannot be opened a second time",
     "manager.name": "the name is that of the subscribers in use",
@@ -30,6 +33,8 @@ NEEDS_RESTART: dict[str, str] = {
     "manager.dir_mode": "files are open with the old mode",
     "manager.time_zone": "files are open under names of the old zone",
     "manager.open_files_max": "it was set when the manager started",
+    "manager.key": "the links to the nodes were made with the old key",
+    "manager.insecure": "the links to the nodes were made with it",
     "manager.memory": "it was divided among the nodes when they were connected",
 }
 _LOG_REMOVED = "writers and subscribers may be using the log; its files stay in the spool in any case"
@@ -43,8 +48,9 @@ Action = Literal["add", "remove", "change"]
 @dataclass(frozen=True, slots=True)
 class Change:
     """One difference. `path` names it: ("listen", "http"), ("log", NAME), ("log", NAME, FIELD),
-    ("log", NAME, "subscribers", SUBSCRIBER) or ("source", KIND). `old` and `new` are the values, None where there is
-    none: text and numbers, a LogConfig, or the struct of a source. `reason` says why it is not applied."""
+    ("log", NAME, "subscribers", SUBSCRIBER), ("auth", "client", NAME) or ("source", KIND). `old` and `new` are the
+    values, None where there is none: text and numbers, a LogConfig, or the struct of a source or a client. `reason`
+    says why it is not applied."""
 
     action: Action
     path: tuple[str, ...]
@@ -66,7 +72,7 @@ class Change:
 def reload_plan(old: Config, new: Config) -> tuple[list[Change], list[Change]]:
     """(changes to apply, changes that need a restart or a command, with the reason), each in an order safe to apply:
     logs before what uses them, removals of sources before additions."""
-    changes = [*_table("node", old.node, new.node), *_table("listen", old.listen, new.listen)]
+    changes = [*_table("node", old.node, new.node), *_table("listen", old.listen, new.listen), *_auth(old, new)]
     changes += _logs(old, new)
     changes += _sources(old, new)
     changes += _manager(old, new)
@@ -79,6 +85,17 @@ def _table(name: str, old: msgspec.Struct, new: msgspec.Struct) -> list[Change]:
         for field in old.__struct_fields__
         if (before := getattr(old, field)) != (after := getattr(new, field))
     ]
+
+
+def _auth(old: Config, new: Config) -> list[Change]:
+    changes = [change for change in _table("auth", old.auth, new.auth) if change.path != ("auth", "client")]
+    before = {client.name: client for client in old.auth.client}
+    after = {client.name: client for client in new.auth.client}
+    for name in [*before, *(name for name in after if name not in before)]:
+        if before.get(name) != after.get(name):
+            action: Action = "change" if name in before and name in after else "add" if name in after else "remove"
+            changes.append(Change(action, ("auth", "client", name), before.get(name), after.get(name)))
+    return changes
 
 
 def _logs(old: Config, new: Config) -> list[Change]:

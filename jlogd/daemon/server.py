@@ -9,6 +9,8 @@ The thread takes all that has arrived before it looks at anything else, so that 
 commit; then it sends what is in the mailbox, acknowledgements to one client in one message. It never waits for a disk
 or for a client.
 
+What a message may ask for is decided before it is worked on, by who sent it (grants.py).
+
 What a client can cost is bounded, whatever it sends: batches under way and deliveries by the windows of `Limits`,
 requests by REQUESTS_MAX, what it does not read and what it sends at once by the door. What is not understood is
 answered, where an answer has an address, counted by reason, and forgotten.
@@ -26,14 +28,26 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
+from jlogd.daemon.auth import Auth
 from jlogd.daemon.delivery import Subscription
 from jlogd.daemon.desk import Desk
-from jlogd.daemon.door import Door, Incoming
+from jlogd.daemon.door import SOCKET_MODE, Door, Incoming
+from jlogd.daemon.grants import Access, Party
 from jlogd.daemon.intake import Intake, Outcome
 from jlogd.daemon.session import Logs, Session
-from jlogd.errors import JlogError, NoSession, ProtocolError, SlowDown, SubscriberUnknown
+from jlogd.daemon.tally import Tally
+from jlogd.errors import (
+    JlogError,
+    NoSession,
+    NotAuthenticated,
+    NotGranted,
+    ProtocolError,
+    SlowDown,
+    SubscriberUnknown,
+)
 from jlogd.journal.types import Receipt
 from jlogd.wire import messages
+from jlogd.wire.keys import KeyPair, read_pair
 from jlogd.wire.mailbox import Mailbox
 from jlogd.wire.messages import FromDaemon, Limits
 
@@ -53,6 +67,8 @@ ACKS_MAX = 1024
 # A client that is silent for so long is looked for: the connection of a process that died is gone.
 PROBE_SECONDS = 2.0
 SWEEP_SECONDS = 0.5
+# Errors that are counted with the peer that caused them.
+TURNED_AWAY = frozenset({"protocol", "no-session", "not-authenticated", "not-granted", "format", "too-large"})
 # At the end: time for batches under way to be committed.
 CLOSE_SECONDS = 5.0
 
@@ -79,13 +95,24 @@ class Server:
     """
 
     def __init__(
-        self, logs: Logs, addresses: Sequence[str], *, version: str = "", node: str = "", limits: Limits | None = None
+        self,
+        logs: Logs,
+        addresses: Sequence[str],
+        *,
+        version: str = "",
+        node: str = "",
+        limits: Limits | None = None,
+        auth: Auth | None = None,
+        socket_mode: int = SOCKET_MODE,
     ) -> None:
-        """Listens at once, so that a caller who may no more bind later can. Raises `UsageError`."""
+        """Listens at once, so that a caller who may no more bind later can. Raises `UsageError`, `BadKey`."""
         self._logs = logs
         self._version, self._node = version, node
         self._limits = limits or Limits()
-        self._door = Door(addresses)
+        self.tally = Tally()
+        self._auth = auth or Auth()
+        self._access = Access(self._auth)
+        self._door = Door(addresses, self._auth, self.tally, socket_mode)
         self._mail: Mailbox[Mail] = Mailbox()
         self._intake = Intake(logs, self._limits.append_bytes, self._mail.put)
         self._desk = Desk(logs, self._post, self._post_begun, self._post_ended)
@@ -115,6 +142,19 @@ class Server:
             else:
                 self._thread.join()
 
+    def reload(self, auth: Auth) -> None:
+        """Grants and clients count from the next message on; the daemon's key, when it is another, at once.
+
+        What was granted and is not any more ends. Raises `BadKey`, and then nothing was changed.
+        """
+        pair = read_pair(auth.key) if auth.key else None
+        self._mail.put(lambda: self._admit(Access(auth), pair))
+
+    @property
+    def public_key(self) -> str:
+        """The key clients must know; "" when no listener demands one."""
+        return self._door.public_key
+
     def stats(self) -> dict[str, int]:
         """What was counted since the start, by event; refusals and malformed messages by reason."""
         return {**dict(self._events), **self._desk.feeder.counters, "malformed_batch": self._intake.malformed}
@@ -133,6 +173,31 @@ class Server:
 
     def _post(self, session: Session, message: FromDaemon, frame: bytes | None) -> None:
         self._mail.put(_Letter(session, message, frame))
+
+    def _admit(self, access: Access, pair: KeyPair | None) -> None:
+        self._access = self._door.gate.access = access
+        for session in list(self._sessions.values()):
+            try:
+                session.party = access.party(session.user)
+            except NotAuthenticated as error:
+                for subscription in list(session.subscriptions.values()):
+                    self._end_subscription(session, subscription, error)
+                self._drop(session, "revoked")
+                continue
+            for subscription in list(session.subscriptions.values()):
+                try:
+                    session.party.demand_subscription(subscription.log, subscription.name)
+                except NotGranted as error:
+                    self._end_subscription(session, subscription, error)
+        if pair is not None and pair.public != self.public_key and self.public_key:
+            self._door.change_key(pair)
+            _log.info(
+                "the key of this daemon is %s now; those who were connected by the old one come back", pair.public
+            )
+
+    def _end_subscription(self, session: Session, subscription: Subscription, error: JlogError) -> None:
+        self._send(session, messages.encode(messages.Ended(subscription.id, error.code, str(error))))
+        self._release(session, subscription)
 
     def _post_begun(self, subscription: Subscription) -> None:
         self._mail.put(lambda: self._begun(subscription))
@@ -193,7 +258,8 @@ class Server:
                 self._refuse_message(incoming, JlogError("the daemon failed; its own log says why"))
 
     def _handle(self, incoming: Incoming) -> None:
-        identity, control, frames = incoming
+        identity, control, frames = incoming.identity, incoming.control, incoming.frames
+        party = self._access.party(incoming.user)
         if len(control) > messages.CONTROL_BYTES_MAX:
             raise self._malformed("control_too_long", f"a control has {messages.CONTROL_BYTES_MAX} bytes at most")
         try:
@@ -201,13 +267,15 @@ class Server:
         except ProtocolError as error:
             raise self._malformed("not_understood", str(error)) from None
         session = self._sessions.get(identity)
-        if session is None:
+        if session is None or session.user != incoming.user:
             if not isinstance(message, messages.Hello):
                 self._events["without_session"] += 1
                 raise NoSession("say hello first")
-            self._greet(identity, message)
+            self._greet(incoming, message, party)
             return
         session.heard = time.monotonic()
+        session.party = party
+        party.demand(message)
         if isinstance(message, messages.Append):
             if not frames:
                 raise self._malformed("frames", f"an append carries 1 to {messages.APPEND_BATCHES_MAX} batches")
@@ -223,25 +291,35 @@ class Server:
 
     def _refuse_message(self, incoming: Incoming, error: JlogError) -> None:
         count = len(incoming.frames or ()) or 1
+        self._turned_away(error, incoming.user, incoming.peer, count)
         answer = messages.refused(messages.request_id(incoming.control), error, count)
         self._door.send(incoming.identity, messages.encode(answer))
 
     def _refuse(self, session: Session, id_: int, error: JlogError, count: int = 1) -> None:
         self._events[f"refused_{error.code.replace('-', '_')}"] += count
+        self._turned_away(error, session.user, session.peer, count)
         self._send(session, messages.encode(messages.refused(id_, error, count)))
 
-    def _greet(self, identity: bytes, hello: messages.Hello) -> None:
+    def _turned_away(self, error: JlogError, user: str, peer: str, count: int) -> None:
+        """Count what no client of ours would send, or what its grants do not cover."""
+        if error.code in TURNED_AWAY:
+            who = self._access.name_of(user, peer)
+            if self.tally.count(error.code.replace("-", "_"), who, count):
+                _log.warning("turned away %s: %s", who, error)
+
+    def _greet(self, incoming: Incoming, hello: messages.Hello, party: Party) -> None:
         if hello.protocol < messages.PROTOCOL_MIN:
             raise ProtocolError(
                 f"this daemon speaks protocol {messages.PROTOCOL_MIN} to {messages.PROTOCOL}, "
                 f"the client {hello.protocol}: upgrade the client"
             )
-        for session in [known for known in self._sessions.values() if known.client == hello.client]:
+        same = (hello.client, incoming.user)
+        for session in [known for known in self._sessions.values() if (known.client, known.user) == same]:
             self._drop(session, "superseded")
         if len(self._sessions) >= SESSIONS_MAX:
             raise SlowDown(f"the daemon serves {SESSIONS_MAX} clients already")
-        session = Session(identity, hello.client, hello.note)
-        self._sessions[identity] = session
+        session = Session(incoming.identity, hello.client, hello.note, incoming.user, incoming.peer, party)
+        self._sessions[incoming.identity] = session
         self._events["sessions"] += 1
         protocol = min(hello.protocol, messages.PROTOCOL)
         self._send(
@@ -323,6 +401,11 @@ class Server:
         self._desk.feeder.add(subscription)
         if not session.alive:
             self._release(session, subscription)
+            return
+        try:  # the grants may have changed while the desk was at it
+            session.party.demand_subscription(subscription.log, subscription.name)
+        except NotGranted as error:
+            self._end_subscription(session, subscription, error)
 
     def _release(self, session: Session, subscription: Subscription) -> None:
         session.subscriptions.pop(subscription.id, None)

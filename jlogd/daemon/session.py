@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from jlogd.daemon.grants import Party
 from jlogd.journal.journal import Journal
 from jlogd.journal.types import Settings
 from jlogd.writer.committer import Committer
@@ -43,12 +44,17 @@ class Logs(Protocol):
 class Session:
     """One client. `under_way` counts bytes (see `COST_MIN`) of batches that are not answered yet.
 
+    `user`: what the gate said of its connection; `peer`: its address; `party`: who that is and what it may do, looked
+    up with each message.
     `owed`: a batch of this log and producer was refused for now, and no later one is taken before it: where it starts.
     """
 
     identity: bytes
     client: str
     note: str
+    user: str
+    peer: str
+    party: Party
     alive: bool = True
     heard: float = field(default_factory=time.monotonic)
     under_way: int = 0

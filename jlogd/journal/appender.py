@@ -240,6 +240,7 @@ class Appender:
         return tail
 
     def _recover(self, owner: Owner) -> Tail:
+        self._check_owner(owner)  # a former owner must not raise the epoch: that would take the log back
         self._forget()
         tail = recover(self._view, self._owner_file, owner, keep_tail=not self._refused_tail)
         self._refused_tail = False
@@ -369,7 +370,7 @@ class Appender:
                 self.counters["refused_full"] += len(batches)
                 raise LogFull(
                     f"{self._view.layout.name}: subscriber {name} has fallen behind its cap and its policy is to "
-                    "block; start its consumer, raise the cap, or remove the subscriber"
+                    "block; start its consumer, raise the cap (jlogctl subscriber caps), or remove the subscriber"
                 )
         starts = accumulate((batch.size for batch in batches), initial=start)
         return [batch for batch, at in zip(batches, starts, strict=False) if at < self._room_until]
@@ -467,7 +468,7 @@ class Appender:
 
     def _publish(self, tail: Tail, head: Head, *, sync: bool = False) -> None:
         owner = self._owner()
-        if owner.epoch != self._epoch:
+        if (owner.epoch, owner.host) != (self._epoch, self._view.disk.host()):
             self.failed = f"{self._view.layout.root} was taken over by host {owner.host} in epoch {owner.epoch}"
             raise Fenced(f"{self.failed}; nothing was acknowledged since, and this process must stop writing")
         tail.publish(head, sync=sync)

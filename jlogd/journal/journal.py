@@ -23,7 +23,7 @@ from jlogd.journal.appender import Appender, Outcome
 from jlogd.journal.batch import Batch
 from jlogd.journal.cursor import Cursor, locate
 from jlogd.journal.disk import Disk, PosixDisk
-from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Head, Owner
+from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Head, Owner, decode_owner
 from jlogd.journal.locks import LockBusy, process_id
 from jlogd.journal.producers import Heard
 from jlogd.journal.slots import SlotFile
@@ -104,8 +104,8 @@ class Journal:
             ) from None
         try:
             file = SlotFile.open(disk, view.layout.owner, OWNER)
-            file.read()
-            file.write(Owner(owner.epoch + 1, disk.host(), disk.boot()).encode(), sync=True)
+            epoch = decode_owner(file.read(), str(view.layout.owner)).epoch  # it may have risen since
+            file.write(Owner(epoch + 1, disk.host(), disk.boot()).encode(), sync=True)
             file.close()
         finally:
             lock.release()
@@ -201,6 +201,11 @@ class Journal:
     def set_subscriber(self, name: str, start: Start) -> None:
         """Raises `SubscriberUnknown`, `SubscriberBusy`, `UsageError`."""
         self.subscribers.set(name, start)
+        self.prune()
+
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        """Caps of its own, or None for those of the log. Raises `SubscriberUnknown`, `SubscriberBusy`."""
+        self.subscribers.set_caps(name, caps)
         self.prune()
 
     def clone_subscriber(self, name: str, source: str) -> None:

@@ -133,9 +133,8 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     The caller holds `append.lock`. `keep_tail` false: what stands after the durable end was refused, and stays behind.
     """
     disk, layout = view.disk, view.layout
-    names = view.names()
+    epoch, names = _raise_epoch(view, owner_file, owner)
     segments = segment_ids(names)
-    epoch = _raise_epoch(view, owner_file, owner, {*head_epochs(names), *(segment.epoch for segment in segments)})
     head = _newest_head(view, names)
     if head is not None and head.boot == boot_tag(disk.boot()):
         segments = _without_unfinished(view, segments, head)
@@ -191,17 +190,19 @@ def _pass_over_empty(view: View, found: Found) -> None:
         found.segment, found.accepted = header.previous, header.previous_bytes
 
 
-def _raise_epoch(view: View, owner_file: SlotFile, owner: Owner, used: set[int]) -> int:
-    """An epoch that nobody wrote in yet, durably the owner's. An attempt that got no further is taken up again, so that
-    a log on a full disk can be tried as often as one likes."""
+def _raise_epoch(view: View, owner_file: SlotFile, owner: Owner) -> tuple[int, list[str]]:
+    """An epoch that nobody wrote in yet, durably the owner's, and the names that were there after it was. An attempt
+    that got no further is taken up again, so that a log on a full disk can be tried as often as one likes."""
     disk = view.disk
-    mine = (owner.host, owner.boot) == (disk.host(), disk.boot())
-    if mine and owner.epoch > max(used, default=0):
-        owner_file.sync()
-        return owner.epoch
-    epoch = max([owner.epoch, *used]) + 1
-    owner_file.write(Owner(epoch, disk.host(), disk.boot()).encode(), sync=True)
-    return epoch
+    while True:
+        # Looked at again after each write: two hosts that both believe to be the owner do not write in one epoch.
+        names = view.names()
+        used = max([0, *head_epochs(names), *(segment.epoch for segment in segment_ids(names))])
+        if (owner.host, owner.boot) == (disk.host(), disk.boot()) and owner.epoch > used:
+            owner_file.sync()
+            return owner.epoch, names
+        owner = Owner(max(owner.epoch, used) + 1, disk.host(), disk.boot())
+        owner_file.write(owner.encode(), sync=True)
 
 
 def remove_old_heads(view: View, epoch: int) -> None:

@@ -15,9 +15,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from jlogd.errors import ConfigError
+from jlogd.errors import BadKey, ConfigError
 from jlogd.manager.parcel import Source
 from jlogd.manager.template import Origin, Template, TimeZone
+from jlogd.wire.address import is_loopback
+from jlogd.wire.keys import check_public_key
 
 NODES_MAX = 5000
 PULLS_MAX = 1000
@@ -42,10 +44,23 @@ class ManagedNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     name: Annotated[str, Meta(description=NAME_ACCEPTED)]
     subcluster: Annotated[str, Meta(description=NAME_ACCEPTED)] = "default"
     address: Annotated[str, Meta(description='"tcp://HOST:PORT" or "ipc://PATH"')]
+    key: str | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
         _check_name("subcluster", self.subcluster)
+        for key in self.keys:
+            try:
+                check_public_key(key)
+            except BadKey as error:
+                raise ConfigError(f"key: {error}") from None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The public keys it may have."""
+        if isinstance(self.key, str):
+            return (self.key,) if self.key else ()
+        return self.key
 
 
 class PullRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +103,8 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     time_zone: TimeZone = "local"
     open_files_max: int = 1000
     memory: int = MEMORY_DEFAULT
+    key: str = ""
+    insecure: bool = False
     node: Annotated[tuple[ManagedNode, ...], Meta(max_length=NODES_MAX)] = ()
     pull: Annotated[tuple[PullRule, ...], Meta(max_length=PULLS_MAX)] = ()
 
@@ -127,6 +144,17 @@ def wanted(config: ManagerConfig, name: str, node: ManagedNode, logs: Sequence[s
 def output_of(config: ManagerConfig, rule: PullRule) -> str:
     """The name of the output of a rule: its kind, and what it is told."""
     return f"files:{rule.files or config.files}"
+
+
+def without_keys(config: ManagerConfig) -> Iterator[tuple[int, str]]:
+    """(position, what is missing) of nodes whose address demands keys that are not there."""
+    for at, node in enumerate(config.node):
+        if node.keys and not config.key:
+            yield at, "a key of the node needs one of the manager: set key in [manager]"
+        elif (
+            not node.keys and not config.insecure and node.address.startswith("tcp:") and not is_loopback(node.address)
+        ):
+            yield at, "missing; accepted: its public key, because its address is beyond this host"
 
 
 def twice(nodes: Sequence[ManagedNode]) -> Iterator[tuple[int, str]]:

@@ -24,9 +24,10 @@ import zmq
 from jlogd.manager.config import ManagedNode
 from jlogd.manager.ledger import SourceState
 from jlogd.manager.parcel import Parcel, Source
-from jlogd.manager.session import RECEIVED_MAX, NodeSession
+from jlogd.manager.session import NodeSession
 from jlogd.wire import messages
-from jlogd.wire.link import Link
+from jlogd.wire.credentials import Credentials
+from jlogd.wire.keys import KeyPair
 from jlogd.wire.mailbox import Mailbox
 
 _log = logging.getLogger("jlogd.manager")
@@ -56,9 +57,10 @@ class Hub:
         put: Callable[[Parcel], None],
         memory_bytes: int,
         note: str = "",
-        link: Callable[[zmq.Context[zmq.Socket[bytes]], ManagedNode], Link] | None = None,
+        pair: KeyPair | None = None,
     ) -> None:
-        """`state` is asked how far a source was pulled, `put` gets what arrives; `note` tells nodes who this is."""
+        """`state` is asked how far a source was pulled, `put` gets what arrives; `note` tells nodes who this is; `pair`
+        are the manager's keys."""
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(IO_THREADS)
         # Each link has a socket and two of its monitor.
         self.context.max_sockets = 65535
@@ -66,7 +68,7 @@ class Hub:
         self.state = state
         self.note = note[: messages.NOTE_LENGTH_MAX]
         self._put = put
-        self._link = link or _plain_link
+        self._pair = pair
         self._memory = memory_bytes
         self._held = 0
         self._mail: Mailbox[Callable[[], None]] = Mailbox()
@@ -144,8 +146,8 @@ class Hub:
         pulls = sum(len(session.pulls) for session in self.sessions.values())
         return max(STAT_SECONDS_MIN, pulls / STATS_A_SECOND)
 
-    def link(self, node: ManagedNode) -> Link:
-        return self._link(self.context, node)
+    def credentials(self, node: ManagedNode) -> Credentials | None:
+        return Credentials(self._pair, node.keys) if self._pair is not None and node.keys else None
 
     # ---- the thread ------------------------------------------------------------------------------------------------
 
@@ -242,7 +244,3 @@ class Hub:
         self._epoll.close()
         self._mail.close()
         self.context.term()
-
-
-def _plain_link(context: zmq.Context[zmq.Socket[bytes]], node: ManagedNode) -> Link:
-    return Link(context, node.address, received_max=RECEIVED_MAX)

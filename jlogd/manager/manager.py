@@ -25,6 +25,7 @@ from jlogd.manager.rounds import Rounds
 from jlogd.manager.status import STUCK_SECONDS, ManagerStatus, node_status, problems, pull_status
 from jlogd.manager.store import PosixStore
 from jlogd.manager.template import Template
+from jlogd.wire.keys import read_pair
 from jlogd.wire.shared import note
 
 _log = logging.getLogger("jlogd.manager")
@@ -40,16 +41,17 @@ class Manager:
 
     def __init__(self, config: ManagerConfig, name: str, ledger: Path) -> None:
         """`name` is the manager's, `ledger` the directory of its ledger. Raises `LogInUse`, `UsageError`,
-        `LedgerFailed`; nothing runs yet."""
+        `BadKey`, `LedgerFailed`; nothing runs yet."""
         self.config = config
         self.name = config.name or name
+        pair = read_pair(config.key) if config.key else None
         self.ledger = LmdbLedger(ledger)
         self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="jlogd sync")
         self.rounds = Rounds(
             self.ledger, self._output, lambda done: self.hub.committed(done), lambda *what: self.hub.refused(*what)
         )  # fmt: skip
         who = f"manager {self.name}, {note()}"
-        self.hub = Hub(lambda source: self.ledger.source(source.key), self.rounds.put, config.memory, who)
+        self.hub = Hub(lambda source: self.ledger.source(source.key), self.rounds.put, config.memory, who, pair)
         self.stuck_seconds = STUCK_SECONDS
         self._stopped = threading.Event()
 

@@ -23,6 +23,7 @@ from jlogd.manager.ledger import SourceState
 from jlogd.manager.parcel import Parcel, Source
 from jlogd.manager.pull import Answered, Pull
 from jlogd.wire import messages
+from jlogd.wire.credentials import Credentials, failure_text
 from jlogd.wire.link import Link
 from jlogd.wire.messages import PROTOCOL, PROTOCOL_MIN, FromDaemon
 
@@ -75,8 +76,8 @@ class Home(Protocol):
     def stat_seconds(self) -> float:
         """How often each log is asked how far it is."""
 
-    def link(self, node: ManagedNode) -> Link:
-        """A link to a node."""
+    def credentials(self, node: ManagedNode) -> Credentials | None:
+        """The manager's keys and those of a node; None to go without."""
 
 
 class NodeSession:
@@ -102,6 +103,7 @@ class NodeSession:
         self._heard = self._pinged = self._listed = self._hello_until = 0.0
         self._stat_at = 0.0
         self._broken = ""
+        self._key = 0  # which of the node's keys is tried
 
     @property
     def is_up(self) -> bool:
@@ -202,7 +204,9 @@ class NodeSession:
 
     def _connect(self, now: float) -> None:
         self._broken = ""
-        self._link = self._home.link(self.node)
+        credentials = self._home.credentials(self.node)
+        server_key = credentials.server_keys[self._key % len(credentials.server_keys)] if credentials else ""
+        self._link = Link(self._home.context, self.node.address, credentials, server_key, received_max=RECEIVED_MAX)
         self._descriptors = self._link.descriptors()
         self._home.watch(self, self._descriptors)
         self._hello_until = now + HELLO_SECONDS
@@ -215,7 +219,7 @@ class NodeSession:
             why = self._broken or f"lost the node at {self.node.address}"
             _log.warning("node %s: %s", self.node.name, why)
         else:
-            why = self._broken or f"no answer from {self.node.address}"
+            why = self._broken or self._kept_out() or f"no answer from {self.node.address}"
         self._unlink()
         # Managers that lost a node at the same moment come back spread out.
         self._next_try = now + self._pause * random.uniform(0.5, 1.0)
@@ -227,6 +231,14 @@ class NodeSession:
         self._subscriptions.clear()
         for pull in self.pulls.values():
             pull.down(why)
+
+    def _kept_out(self) -> str:
+        """Why the two did not even greet each other; the next attempt is with the next of the node's keys."""
+        failure = self._link.failure if self._link is not None else ""
+        if not failure:
+            return ""
+        self._key += 1
+        return failure_text(self.node.address, failure, self._home.credentials(self.node))
 
     def _unlink(self, linger_ms: int = 0) -> None:
         link, self._link = self._link, None

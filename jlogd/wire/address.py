@@ -1,6 +1,6 @@
 """Addresses: where a daemon listens, and which log at it is meant.
 
-    tcp://HOST:PORT        loopback only: the protocol has no keys yet, so whoever reaches the port may do anything
+    tcp://HOST:PORT        beyond the loopback only with keys, see jlogd/wire/credentials.py and jlogd/daemon/auth.py
     ipc://PATH             a unix socket
     ADDRESS/LOG            the target of a client: the last component names the log
 
@@ -48,18 +48,30 @@ def parse_target(text: str) -> Target:
 
 
 def check_address(address: str) -> str:
-    """The address itself. Raises UsageError when it is not one, or reaches beyond this host."""
+    """The address itself. Raises UsageError when it is not one."""
     if address.startswith("ipc://"):
         return _check_ipc(address)
     found = _TCP.fullmatch(address)
     if not found or int(found[2]) > 65535:
         raise UsageError(f"{address!r} is not an address: write tcp://HOST:PORT or ipc://PATH")
-    if not _is_loopback(found[1].strip("[]")):
-        raise UsageError(
-            f"{address} is not a loopback address: without keys, only 127.0.0.1, ::1, localhost and unix sockets are "
-            "allowed; use an ssh tunnel to reach another host"
-        )
     return address.replace("//localhost:", "//127.0.0.1:")
+
+
+def host_of(address: str) -> str:
+    """The host of a TCP address."""
+    found = _TCP.fullmatch(address)
+    return found[1].strip("[]") if found else ""
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a TCP address is reached from this host only. A name is not, whatever it means today."""
+    host = host_of(address)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_socket_free(address: str) -> None:
@@ -91,12 +103,3 @@ def _check_ipc(address: str) -> str:
             f"{address}: the path of a unix socket may have {IPC_PATH_BYTES_MAX} bytes; use a shorter or a relative one"
         )
     return address
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -14,6 +14,7 @@ from jlogd.subscriber.subscriber import Subscriber
 from jlogd.wire import messages, shared
 from jlogd.wire.address import check_address, parse_target
 from jlogd.wire.connection import REQUEST_SECONDS, Connection
+from jlogd.wire.credentials import Keys
 from jlogd.wire.feed import RemoteFeed
 from jlogd.wire.sink import RETRY_SECONDS, RemoteSink
 from jlogd.writer.writer import LINGER_MS, OnFull, Writer
@@ -30,10 +31,17 @@ class RemoteLog(Log):
     away for `retry_seconds`, they fail. Subscribers go on where they were; those that follow wait for ever.
     """
 
-    def __init__(self, target: str, *, timeout: float = REQUEST_SECONDS, retry_seconds: float = RETRY_SECONDS) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = REQUEST_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
+        keys: Keys | None = None,
+    ) -> None:
         """`target` is `tcp://HOST:PORT/LOG` or `ipc://PATH/LOG`; `timeout` (seconds) is that of every single request.
 
-        Raises `LogNotFound`, `RemoteError` (nobody answers there), `UsageError`.
+        Raises `LogNotFound`, `RemoteError` (nobody answers there), `NotAuthenticated`, `NotGranted`, `UsageError`.
         """
         found = parse_target(target)
         self.name = found.log
@@ -41,7 +49,7 @@ class RemoteLog(Log):
         self._timeout = timeout
         self._retry_seconds = retry_seconds
         self._closed = False
-        self._connection = shared.share(found.address)
+        self._connection = shared.share(found.address, keys)
         try:
             self._opened = self._ask(messages.OpenLog(1, self.name), messages.Opened)
         except BaseException:
@@ -90,6 +98,9 @@ class RemoteLog(Log):
     def set_subscriber(self, name: str, start: Start) -> None:
         self._ask(messages.SubscriberSet(1, self.name, name, messages.start_to_wire(start)), messages.Done)
 
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        self._ask(messages.SubscriberCaps(1, self.name, name, caps), messages.Done)
+
     def clone_subscriber(self, name: str, source: str) -> None:
         self._ask(messages.SubscriberClone(1, self.name, name, source), messages.Done)
 
@@ -117,10 +128,12 @@ class RemoteLog(Log):
         return _ask(self._connection, message, answer, self._timeout)
 
 
-def create_remote(target: str, settings: Settings | None = None, subscribers: Sequence[str] = ()) -> None:
-    """Have a daemon make a log at `target`. Raises `LogExists`, `UsageError`, `RemoteError`."""
+def create_remote(
+    target: str, settings: Settings | None = None, subscribers: Sequence[str] = (), keys: Keys | None = None
+) -> None:
+    """Have a daemon make a log at `target`. Raises `LogExists`, `UsageError`, `RemoteError`, `NotGranted`."""
     found = parse_target(target)
-    connection = shared.share(found.address)
+    connection = shared.share(found.address, keys)
     try:
         message = messages.CreateLog(1, found.log, list(subscribers), settings)
         _ask(connection, message, messages.Opened, REQUEST_SECONDS)
@@ -128,9 +141,12 @@ def create_remote(target: str, settings: Settings | None = None, subscribers: Se
         shared.release(connection)
 
 
-def list_remote(address: str) -> list[str]:
-    """The names of the logs at the daemon that listens on `address`. Raises `RemoteError`, `UsageError`."""
-    connection = shared.share(check_address(address))
+def list_remote(address: str, keys: Keys | None = None) -> list[str]:
+    """The names of the logs at the daemon that listens on `address`, as far as they are granted to this client.
+
+    Raises `RemoteError`, `UsageError`.
+    """
+    connection = shared.share(check_address(address), keys)
     try:
         return _ask(connection, messages.ListLogs(1), messages.Logs, REQUEST_SECONDS).logs
     finally:

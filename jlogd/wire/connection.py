@@ -21,9 +21,10 @@ from typing import Protocol
 import zmq
 
 from jlogd import errors
-from jlogd.errors import Closed, JlogError, NoSession, ProtocolError
+from jlogd.errors import Closed, JlogError, NoSession, NotAuthenticated, ProtocolError, RemoteError
 from jlogd.wire import messages
 from jlogd.wire.address import check_address
+from jlogd.wire.credentials import Credentials, failure_text
 from jlogd.wire.link import Link
 from jlogd.wire.mailbox import Mailbox
 from jlogd.wire.messages import PROTOCOL, PROTOCOL_MIN, Ack, AnyRequest, FromDaemon, Limits
@@ -70,8 +71,9 @@ class Connection:
     """See the module's text. `request`, `attach`, `detach`, `poke` and `close` may be called from any thread; the rest
     belongs to the channels, in the connection's thread."""
 
-    def __init__(self, address: str, note: str = "") -> None:
+    def __init__(self, address: str, note: str = "", credentials: Credentials | None = None) -> None:
         self.address = check_address(address)
+        self.credentials = credentials
         self.limits: Limits | None = None  # None while there is no session
         self.down_since = time.monotonic()
         self._note = note[: messages.NOTE_LENGTH_MAX]
@@ -86,6 +88,7 @@ class Connection:
         self._crowded: list[Channel] = []
         self._was_up = False
         self._trouble = ""
+        self._server_key = self._keys_failed = 0  # of several server keys: which one is tried, how many did not fit
         self._link: Link | None = None
         self._next_try = self._hello_until = 0.0
         self._pause = RETRY_SECONDS_MIN
@@ -242,7 +245,8 @@ class Connection:
 
     def _connect(self, now: float) -> None:
         self._broken = False
-        self._link = Link(self._context, self.address)
+        server_key = self.credentials.server_keys[self._server_key] if self.credentials else ""
+        self._link = Link(self._context, self.address, self.credentials, server_key)
         self._link.register(self._poller)
         self._hello_until = now + HELLO_SECONDS
         self._heard = self._pinged = now
@@ -250,11 +254,15 @@ class Connection:
 
     def _drop(self) -> None:
         """The link is of no use any more."""
+        now, kept_out = time.monotonic(), False
         if self._link is not None:
-            self._link.close(self._poller)
-            self._link = None
+            kept_out = bool(self._link.failure)
+            if kept_out and self._next_server_key(self._link):
+                self._close_link()
+                self._next_try = now
+                return
+            self._close_link()
         was_up, self.limits = self.limits is not None, None
-        now = time.monotonic()
         # Clients that lost one daemon at the same moment come back spread out.
         self._next_try = now + self._pause * random.uniform(0.5, 1.0)
         self._pause = min(2 * self._pause, RETRY_SECONDS_MAX)
@@ -264,7 +272,24 @@ class Connection:
             self._window_used = 0
             for channel in list(self._channels):
                 self._guarded(channel.down)
-        self._questions.lost(self.why(), never_there=not self._was_up)
+        error = NotAuthenticated(self.why()) if kept_out else RemoteError(self.why())
+        self._questions.lost(str(error), None if self._was_up else error)
+
+    def _next_server_key(self, link: Link) -> bool:
+        """After a greeting that failed: note why, and whether another key of the daemon is still to be tried."""
+        keys = self.credentials.server_keys if self.credentials else ("",)
+        self._keys_failed += 1
+        if link.failure == "handshake" and self._keys_failed < len(keys):
+            self._server_key = (self._server_key + 1) % len(keys)
+            return True
+        self._keys_failed = 0
+        self._trouble = failure_text(self.address, link.failure, self.credentials)
+        return False
+
+    def _close_link(self) -> None:
+        assert self._link is not None
+        self._link.close(self._poller)
+        self._link = None
 
     def _receive(self, link: Link) -> None:
         while (found := link.receive()) is not None:
@@ -323,7 +348,7 @@ class Connection:
                 f"client {PROTOCOL_MIN} to {PROTOCOL}: upgrade the older of the two"
             )
             return
-        self.limits, self._was_up, self._trouble = welcome.limits, True, ""
+        self.limits, self._was_up, self._trouble, self._keys_failed = welcome.limits, True, "", 0
         self._pause = RETRY_SECONDS_MIN
         for question in self._questions.take_waiting():
             self._ask(question)

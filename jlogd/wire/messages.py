@@ -185,6 +185,15 @@ class SubscriberSet(_Request):
     start: StartOnWire
 
 
+class SubscriberCaps(_Request):
+    """Change how far a subscriber may fall behind; without caps, as far as the log lets it."""
+
+    again = True
+    log: Name
+    name: Name
+    caps: Caps | None = None
+
+
 class SubscriberClone(_Request):
     """Make a subscriber that stands where `source` stands."""
 
@@ -351,14 +360,15 @@ class Ended(_Message):
 
 FromClient = (
     Hello | Ping | ListLogs | OpenLog | CreateLog | Stat | Append | Position | Subscribe | More | Unsubscribe
-    | Checkpoint | SubscriberAdd | SubscriberRemove | SubscriberSet | SubscriberClone | Credit | Bye
+    | Checkpoint | SubscriberAdd | SubscriberRemove | SubscriberSet | SubscriberCaps | SubscriberClone
+    | Credit | Bye
 )  # fmt: skip
 FromDaemon = (
     Welcome | Pong | Done | Refused | Logs | Opened | StatIs | PositionIs | Acks | Subscribed | Delivery | End | Ended
 )  # fmt: skip
 AnyRequest = (
     Hello | Ping | ListLogs | OpenLog | CreateLog | Stat | Position | Unsubscribe | SubscriberAdd | SubscriberRemove
-    | SubscriberSet | SubscriberClone
+    | SubscriberSet | SubscriberCaps | SubscriberClone
 )  # fmt: skip
 
 _from_client = msgspec.json.Decoder(FromClient)

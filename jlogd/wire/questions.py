@@ -74,17 +74,17 @@ class Questions:
             question.answer(message)
         return question is not None
 
-    def lost(self, why: str, never_there: bool) -> None:
-        """The connection is lost: what may be asked again waits, unless nobody was ever there to answer."""
+    def lost(self, why: str, hopeless: RemoteError | None) -> None:
+        """The connection is lost: what may be asked again waits, unless it is `hopeless`."""
         asked, self._asked = list(self._asked.values()), {}
         for question in asked:
             if question.message.again:
                 self._waiting.append(question)
             else:
                 question.fail(RemoteError(f"{why}; whether it was done is not known"))
-        if never_there:
+        if hopeless is not None:
             for question in self.take_waiting():
-                question.fail(RemoteError(why))
+                question.fail(hopeless)
 
     def expire(self, now: float, why: str) -> None:
         """Fail those whose time is over."""

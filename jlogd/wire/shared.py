@@ -1,4 +1,4 @@
-"""The connections of this process: one for each address, whoever uses it. `_lock` guards the table."""
+"""The connections of this process: one for each address and keys, whoever uses it. `_lock` guards the table."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from pathlib import Path
 
 from jlogd.wire.address import check_address
 from jlogd.wire.connection import Connection
+from jlogd.wire.credentials import Credentials, Keys
 
-_shared: dict[str, tuple[Connection, int]] = {}
+_shared: dict[tuple[str, Credentials | None], tuple[Connection, int]] = {}
 _lock = threading.Lock()
 
 
-def share(address: str) -> Connection:
+def share(address: str, keys: Keys | None = None) -> Connection:
     """The process's connection to `address`; give it back with `release`. Raises UsageError."""
     address = check_address(address)
+    credentials = (keys or Keys()).resolve(address)
     with _lock:
-        connection, users = _shared.get(address, (None, 0))
+        connection, users = _shared.get((address, credentials), (None, 0))
         if connection is None or not connection.usable:
-            connection, users = Connection(address, note()), 0
-        _shared[address] = (connection, users + 1)
+            connection, users = Connection(address, note(), credentials), 0
+        _shared[address, credentials] = (connection, users + 1)
         return connection
 
 
 def release(connection: Connection) -> None:
     """One user of a shared connection fewer; the last one closes it."""
+    at = (connection.address, connection.credentials)
     with _lock:
-        known, users = _shared.get(connection.address, (None, 0))
+        known, users = _shared.get(at, (None, 0))
         if known is connection and users > 1:
-            _shared[connection.address] = (connection, users - 1)
+            _shared[at] = (connection, users - 1)
             return
         if known is connection:
-            del _shared[connection.address]
+            del _shared[at]
     connection.close()
 
 
