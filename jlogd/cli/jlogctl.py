@@ -12,6 +12,7 @@ from jlogd.cli.errors import Commands
 from jlogd.cli.export import export
 from jlogd.cli.import_jlog import import_jlog
 from jlogd.cli.listing import list_
+from jlogd.cli.manager import manager
 from jlogd.cli.params import CONTEXT, version_option
 from jlogd.cli.repair import repair
 from jlogd.cli.stat import stat
@@ -35,7 +36,7 @@ def cli() -> None:
     """
 
 
-for command in (create, append, tail, subscriber, stat, list_, check, repair, export, import_jlog):
+for command in (create, append, tail, subscriber, stat, list_, check, repair, export, import_jlog, manager):
     cli.add_command(command)
 
 

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from jlogd.daemon.config import Config
 from jlogd.daemon.http import HttpServer
+from jlogd.daemon.manager_metrics import ManagerCollector
 from jlogd.daemon.metrics import make_registry
 from jlogd.daemon.reload import Change, reload_plan
 from jlogd.errors import ConfigError
@@ -40,7 +41,7 @@ class Managing:
     @property
     def collectors(self) -> list[Collector]:
         """What tells Prometheus of it."""
-        return []
+        return [ManagerCollector(self.status)]
 
     def start(self) -> None:
         """Begin to pull."""

@@ -55,6 +55,7 @@ class SourceState(msgspec.Struct, array_like=True, frozen=True):
     bytes: int = 0
     lost: int = 0
     restarts: int = 0
+    output: str = "files"
 
 
 class FileState(msgspec.Struct, array_like=True, frozen=True):
@@ -138,13 +139,19 @@ class LmdbLedger:
             found = transaction.get(_key(target))
         return int(found) if found else 1
 
-    def sources(self) -> Iterator[tuple[str, SourceState]]:
-        """All sources, by key."""
-        return self._all(self._sources, SourceState)
+    def snapshot(self) -> tuple[dict[str, SourceState], dict[str, FileState]]:
+        """All sources and all files, of one moment."""
+        with self._guarded(), self._env.begin() as transaction:
+            return (
+                {key: self._decode(value, SourceState) for key, value in self._items(transaction, self._sources)},
+                {key: self._decode(value, FileState) for key, value in self._items(transaction, self._files)},
+            )
 
-    def files(self, prefix: str = "") -> Iterator[tuple[str, FileState]]:
-        """All files whose path begins with `prefix`, by path."""
-        return self._all(self._files, FileState, prefix)
+    @staticmethod
+    def _items(transaction: Any, table: Any) -> Iterator[tuple[str, bytes]]:
+        with transaction.cursor(db=table) as cursor:
+            for key, value in cursor:
+                yield key.decode(errors="surrogateescape"), value
 
     def commit(self, changes: Changes) -> None:
         if not changes:
@@ -159,12 +166,6 @@ class LmdbLedger:
             raise LedgerFailed(
                 f"the ledger in {self.directory} cannot be written: {error}; nothing more is pulled until it can"
             ) from error
-
-    def forget(self, paths: list[str]) -> None:
-        """Remove files from the ledger."""
-        with self._guarded(), self._env.begin(db=self._files, write=True) as transaction:
-            for path in paths:
-                transaction.delete(_key(path))
 
     def reopen(self) -> None:
         """Open it anew after a failure, to learn what is durable. Raises `LedgerFailed`."""
@@ -213,14 +214,6 @@ class LmdbLedger:
         with self._guarded(), self._env.begin(db=table) as transaction:
             found = transaction.get(_key(key))
         return None if found is None else self._decode(found, kind)
-
-    def _all(self, table: Any, kind: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-        start = prefix.encode(errors="surrogateescape")[:KEY_BYTES_MAX]
-        with self._env.begin(db=table) as transaction, transaction.cursor() as cursor:
-            found = cursor.set_range(start) if start else cursor.first()
-            while found and cursor.key().startswith(start):
-                yield cursor.key().decode(errors="surrogateescape"), self._decode(cursor.value(), kind)
-                found = cursor.next()
 
     def _decode(self, data: bytes, kind: type[Any]) -> Any:
         try:

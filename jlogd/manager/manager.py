@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from jlogd.manager import orders
 from jlogd.manager.config import ManagedNode, ManagerConfig, wanted
 from jlogd.manager.files import FileOptions, FileOutput
 from jlogd.manager.hub import Hub
@@ -32,6 +33,8 @@ _log = logging.getLogger("jlogd.manager")
 
 # Files of a round are synced by so many threads: file systems merge what is synced at the same time.
 SYNC_THREADS = 8
+# How often orders are looked for.
+ORDERS_SECONDS = 0.5
 # At the end: time to write what was read.
 STOP_SECONDS = 10.0
 
@@ -54,12 +57,14 @@ class Manager:
         self.hub = Hub(lambda source: self.ledger.source(source.key), self.rounds.put, config.memory, who, pair)
         self.stuck_seconds = STUCK_SECONDS
         self._stopped = threading.Event()
+        self._clerk = threading.Thread(target=self._carry_out, name="jlogd orders", daemon=True)
 
     def start(self) -> None:
         """Begin to pull."""
         self.rounds.start()
         self.hub.start()
         self._apply()
+        self._clerk.start()
         _log.info("manager %s pulls from %d nodes into %s", self.name, len(self.config.node), self.config.files)
 
     def reload(self, config: ManagerConfig) -> None:
@@ -72,6 +77,8 @@ class Manager:
         if self._stopped.is_set():
             return
         self._stopped.set()
+        if self._clerk.ident is not None:
+            self._clerk.join()
         self.hub.pause()
         self.rounds.stop(STOP_SECONDS)
         self.hub.close()
@@ -97,6 +104,24 @@ class Manager:
     def problems(self) -> list[str]:
         """What is wrong, in words. From any thread."""
         return problems(list(self.hub.sessions.values()), self.rounds.trouble, self.stuck_seconds)
+
+    def _carry_out(self) -> None:
+        """The thread of the orders."""
+        while not self._stopped.wait(ORDERS_SECONDS):
+            try:
+                for path, order in orders.given(self.ledger.directory):
+                    self._obey(path, order)
+            except Exception:  # the pulls go on whatever becomes of an order
+                _log.exception("in the thread of the orders")
+
+    def _obey(self, path: Path, order: orders.Order) -> None:
+        if isinstance(order, orders.Resume):
+            session = self.hub.sessions.get(order.node)
+            pulls = list(session.pulls.values()) if session is not None else []
+            # One that has not stopped yet, after a restart of this manager, will do so when it looks at the log.
+            if any(pull.phase == "stopped" and pull.source.origin.log == order.log for pull in pulls):
+                self.hub.resume(order.node, order.log, order.at)
+                orders.done(path)
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 

@@ -355,6 +355,7 @@ def follow(parcel: Parcel, state: SourceState | None) -> tuple[list[Item], Sourc
         state = msgspec.structs.replace(state, uuid=parcel.uuid, next=first, restarts=state.restarts + 1)
     elif state.uuid != parcel.uuid:
         raise HoleError(f"it is of the log {parcel.uuid}, and {state.uuid} was pulled before")
+    state = msgspec.structs.replace(state, output=parcel.source.output.partition(":")[0])
     items = []
     for item in parcel.items:
         trimmed = _since(item, state.next)
