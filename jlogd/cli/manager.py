@@ -21,6 +21,7 @@ from jlogd.errors import RemoteError, UsageError
 
 if TYPE_CHECKING:
     from jlogd.daemon.config import Config
+    from jlogd.manager.orders import Resume
     from jlogd.manager.status import ManagerStatus, PullStatus
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,6 +39,8 @@ config_option = click.option(
     "--config", "config", metavar="FILE", type=click.Path(path_type=Path),
     help="The manager's configuration; by default ./jlogd.toml, else /etc/jlogd/jlogd.toml.",
 )  # fmt: skip
+
+text_option = click.option("--text", is_flag=True, help="About the text logs that a node writes of its own logs.")
 
 
 @click.group("manager", cls=Hinting, no_args_is_help=True)
@@ -91,8 +94,9 @@ def status(config: Path | None, watch: bool, interval: float, as_json: bool) -> 
 
 @manager.command("verify")
 @config_option
+@text_option
 @json_option
-def verify(config: Path | None, as_json: bool) -> int:
+def verify(config: Path | None, text: bool, as_json: bool) -> int:
     """Prove that nothing is missing, doubled or changed in the files.
 
     Every file is read: its length, checksum and lines must be those of the ledger; and the counts of all files must add
@@ -102,12 +106,13 @@ def verify(config: Path | None, as_json: bool) -> int:
     Examples:
       jlogctl manager verify
       jlogctl manager verify --config /etc/jlogd/jlogd.toml --json
+      jlogctl manager verify --text
     """
     from jlogd.manager.ledger import LmdbLedger
     from jlogd.manager.verify import HARMLESS
     from jlogd.manager.verify import verify as verify_ledger
 
-    ledger = LmdbLedger(_config(config).manager_ledger, write=False)
+    ledger = LmdbLedger(_ledger(config, text), write=False)
     try:
         with progress("verifying") as advance:
             report = verify_ledger(ledger, lambda done, total: advance(done, total))
@@ -138,7 +143,8 @@ def verify(config: Path | None, as_json: bool) -> int:
 @click.argument("log", metavar="LOG")
 @click.option("--at", type=click.IntRange(min=1), metavar="NUMBER", help="Go on at this record of the log.")
 @config_option
-def resume(node: str, log: str, at: int | None, config: Path | None) -> None:
+@text_option
+def resume(node: str, log: str, at: int | None, config: Path | None, text: bool) -> None:
     """Go on with a pull that stopped because the log has another history now.
 
     A pull stops when the numbers of a log went back, as they do when an old copy of its spool was restored. Look at the
@@ -152,30 +158,48 @@ def resume(node: str, log: str, at: int | None, config: Path | None) -> None:
     """
     from jlogd.manager import orders
 
+    if text:
+        _order(_ledger(config, text), orders.Resume(node, log))
+        return say(f"the text of {log} goes on")
     found = _config(config)
     stopped = [
         pull for pull in _ask(_url(found)).pulls if (pull.node, pull.log) == (node, log) and pull.state == "stopped"
     ]
     if not stopped:
         raise UsageError(f"the pull of {log} at {node} has not stopped; see jlogctl manager status")
-    path = orders.give(found.manager_ledger, orders.Resume(node, log, at))
-    deadline = time.monotonic() + ORDER_SECONDS
-    while path.exists():
-        if time.monotonic() > deadline:
-            raise RemoteError(f"the manager has not taken the order within {ORDER_SECONDS:g} s; it is kept in {path}")
-        time.sleep(0.05)
+    _order(found.manager_ledger, orders.Resume(node, log, at))
     say(f"{log} at {node} goes on{f' at record {at}' if at else ''}")
 
 
-def _config(path: Path | None) -> Config:
+def _order(ledger: Path, order: Resume) -> None:
+    """Have a running manager do something. Raises `RemoteError` when it does not."""
+    from jlogd.manager import orders
+
+    path = orders.give(ledger, order)
+    deadline = time.monotonic() + ORDER_SECONDS
+    while path.exists():
+        if time.monotonic() > deadline:
+            raise RemoteError(f"the order was not taken within {ORDER_SECONDS:g} s; it is kept in {path}")
+        time.sleep(0.05)
+
+
+def _ledger(path: Path | None, text: bool) -> Path:
+    return _load(path).text_ledger if text else _config(path).manager_ledger
+
+
+def _load(path: Path | None) -> Config:
     from jlogd.daemon.config import load
 
     chosen = path or next((one for one in CONFIGS if one.exists()), None)
     if chosen is None:
         raise UsageError("there is no jlogd.toml here and no /etc/jlogd/jlogd.toml; name the manager's: --config FILE")
-    config = load(chosen)
+    return load(chosen)
+
+
+def _config(path: Path | None) -> Config:
+    config = _load(path)
     if not config.manager.node:
-        raise UsageError(f"{chosen} has no [[manager.node]]: it is not the configuration of a manager")
+        raise UsageError("there is no [[manager.node]] in the configuration: it is not that of a manager")
     return config
 
 

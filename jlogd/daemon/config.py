@@ -45,7 +45,8 @@ from jlogd.journal.types import (
     Settings,
     sync_interval_ms,
 )
-from jlogd.manager.config import ManagerConfig, twice, without_keys
+from jlogd.manager.config import MODE, MODE_ACCEPTED, ManagerConfig, TextLog, twice, without_keys
+from jlogd.manager.template import TEMPLATE_ACCEPTED, Template, TimeZone
 from jlogd.sources.config import FileSource, StdinSource, SyslogSource, parse_address
 from jlogd.wire.address import check_address
 
@@ -108,6 +109,17 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_lag_bytes: Size = Size(0)
     max_lag_age: Duration = Duration(0)
     on_full: Literal["block", "drop-oldest"] = "block"
+    text: Annotated[str, Meta(description=TEMPLATE_ACCEPTED)] = ""
+    text_size: Size = Size(0)
+    text_mode: Annotated[str, Meta(description=MODE_ACCEPTED)] = "0640"
+    text_time_zone: TimeZone = "local"
+
+    @property
+    def text_log(self) -> TextLog | None:
+        """How its text is written; None when it has none."""
+        if not self.text:
+            return None
+        return TextLog(self.text, int(self.text_size), self.text_mode, self.text_time_zone)
 
     @property
     def caps(self) -> Caps:
@@ -146,6 +158,16 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def manager_name(self) -> str:
         """The name of the manager: its own, or that of the node."""
         return self.manager.name or self.node.name
+
+    @property
+    def texts(self) -> dict[str, TextLog]:
+        """The logs that are also written as text."""
+        return {name: found for name, log in self.log.items() if (found := log.text_log) is not None}
+
+    @property
+    def text_ledger(self) -> Path:
+        """Where the ledger of the text logs is kept."""
+        return Path(self.node.state) / "text"
 
     @property
     def manager_ledger(self) -> Path:
@@ -246,6 +268,13 @@ def _check_log(path: tuple[str, str], log: LogConfig) -> Iterator[Mistake]:
     except (UsageError, ValueError):
         reason = f"found {found_text(log.durability)}; accepted: {DURABILITY_ACCEPTED}"
         yield Mistake((*path, "durability"), reason)
+    if log.text:
+        try:
+            Template(log.text)
+        except ValueError as error:
+            yield Mistake((*path, "text"), f"found {found_text(log.text)}; accepted: {error}")
+    if not MODE.fullmatch(log.text_mode):
+        yield Mistake((*path, "text_mode"), f"found {found_text(log.text_mode)}; accepted: {MODE_ACCEPTED}")
     if log.max_lag_age and log.on_full == "block":
         yield Mistake(
             (*path, "max_lag_age"),

@@ -32,6 +32,7 @@ from jlogd.daemon.notify import Notifier
 from jlogd.daemon.reload import Change, reload_plan
 from jlogd.daemon.server import Server
 from jlogd.errors import ConfigError, JlogError
+from jlogd.manager.texts import Texts
 from jlogd.version import VERSION
 
 _log = logging.getLogger("jlogd")
@@ -61,6 +62,10 @@ class Daemon:
         _make_spool(config.spool)
         self.logs = SpoolLogs(config.spool, lambda name: self._collector.sync_times(name).observe)
         self.inputs = Inputs(self.logs)
+        node = config.node
+        self.texts = Texts(
+            config.text_ledger, node.name, node.subcluster, lambda name: self.logs.get(name).journal
+        )  # fmt: skip
         self.managing = Managing(config)
         self.http: HttpServer | None = None
         try:
@@ -94,6 +99,7 @@ class Daemon:
             self.server.start()
             if self.http is not None:
                 self.http.start()
+            self.texts.replace(self.config.texts)
             self.inputs.start_all(self.config)
             self.managing.start()
         except BaseException:
@@ -106,6 +112,7 @@ class Daemon:
         self._ready = False
         self.managing.stop()
         durable = self.inputs.stop_all()
+        self.texts.stop()
         self._close()
         return durable
 
@@ -113,7 +120,7 @@ class Daemon:
         """What is wrong, in words; nothing when all is well."""
         found = [f"log {name} is not served: {why}" for name, why in self.logs.unserved.items()]
         found += [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
-        return found + self.inputs.problems() + self.managing.problems()
+        return found + self.inputs.problems() + self.texts.problems() + self.managing.problems()
 
     def reload(self, config: Config) -> tuple[list[Change], list[Change]]:
         """Apply what can be applied while running; the changes that were, and those that were not, with the reason.
@@ -125,6 +132,7 @@ class Daemon:
             self.logs.ensure(name, log.settings, log.subscribers)
         self.logs.open_found()
         self.server.reload(config.auth)
+        self.texts.replace(config.texts)
         self.inputs.replace(config)
         self.managing.reload(config)
         self.config = config

@@ -33,7 +33,7 @@ MODE_ACCEPTED = 'a mode in octal digits, such as "0640"'
 # Names of nodes, logs and subscribers, as everywhere.
 NAME_ACCEPTED = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MODE = re.compile(r"0?[0-7]{3}")
+MODE = re.compile(r"0?[0-7]{3}")
 
 Globs = Annotated[tuple[str, ...], Meta(min_length=1, max_length=GLOBS_MAX)]
 
@@ -113,7 +113,7 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             _check_name("name", self.name)
         _check_template("files", self.files)
         for field in ("file_mode", "dir_mode"):
-            if not _MODE.fullmatch(getattr(self, field)):
+            if not MODE.fullmatch(getattr(self, field)):
                 raise _refused(field, getattr(self, field), MODE_ACCEPTED)
         if not OPEN_FILES_MIN <= self.open_files_max <= OPEN_FILES_MAX:
             raise _refused("open_files_max", self.open_files_max, f"{OPEN_FILES_MIN} to {OPEN_FILES_MAX}")
@@ -124,6 +124,15 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def rules(self) -> Sequence[PullRule]:
         """The rules; without any, everything of everybody into the files."""
         return self.pull or (PullRule(),)
+
+
+class TextLog(msgspec.Struct, frozen=True):
+    """Where the text of one log goes; `size_max` (bytes) begins the next part, 0 never."""
+
+    template: str
+    size_max: int = 0
+    file_mode: str = "0640"
+    time_zone: TimeZone = "local"
 
 
 def wanted(config: ManagerConfig, name: str, node: ManagedNode, logs: Sequence[str]) -> list[Source]:

@@ -377,8 +377,9 @@ class FileOutput:
         if handle.dirty:
             with suppress(OSError):
                 self._cut(handle.file, handle)
-        if not handle.dirty:
-            self._pending.files.setdefault(handle.path, msgspec.structs.replace(handle.state, open=False))
+        # Another output may have written the file since: then it is not for this one to say how it is.
+        if not handle.dirty and self._state(handle.path) == handle.state:
+            self._pending.files[handle.path] = msgspec.structs.replace(handle.state, open=False)
         self._forget(handle)
 
     def _forget(self, handle: Handle) -> None:
