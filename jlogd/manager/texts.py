@@ -1,7 +1,7 @@
 """The text logs of a node: its own logs, written to files in the usual place by the same rounds as a manager's.
 
-Each log with a `text` has a subscriber of its own, a template, and a size at which the next part is begun. One ledger is
-for all of them, beside that of a manager. It is there only where a log has a text.
+Each log with a `text` has a subscriber of its own, a template, and a size at which the next part is begun. One ledger
+is for all of them, beside that of a manager. It is there only where a log has a text.
 """
 
 from __future__ import annotations
