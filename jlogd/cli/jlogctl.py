@@ -8,6 +8,7 @@ from jlogd.cli import errors
 from jlogd.cli.append import append
 from jlogd.cli.check import check
 from jlogd.cli.create import create
+from jlogd.cli.decommission import node
 from jlogd.cli.errors import Commands
 from jlogd.cli.export import export
 from jlogd.cli.import_jlog import import_jlog
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for command in (create, append, tail, subscriber, stat, list_, check, repair, export, import_jlog, manager):
+for command in (create, append, tail, subscriber, stat, list_, check, repair, export, import_jlog, manager, node):
     cli.add_command(command)
 
 

@@ -78,12 +78,12 @@ def status(config: Path | None, watch: bool, interval: float, as_json: bool) -> 
     """
     if interval < INTERVAL_SECONDS_MIN:
         raise UsageError("--interval is 100ms at least")
-    url = _url(_config(config))
-    code = _show_status(_ask(url), as_json)
+    url = url_of(manager_config(config))
+    code = _show_status(ask_manager(url), as_json)
     try:
         while watch:
             time.sleep(interval)
-            found = _ask(url)
+            found = ask_manager(url)
             if not as_json:
                 click.clear()
             code = _show_status(found, as_json)
@@ -161,11 +161,9 @@ def resume(node: str, log: str, at: int | None, config: Path | None, text: bool)
     if text:
         _order(_ledger(config, text), orders.Resume(node, log))
         return say(f"the text of {log} goes on")
-    found = _config(config)
-    stopped = [
-        pull for pull in _ask(_url(found)).pulls if (pull.node, pull.log) == (node, log) and pull.state == "stopped"
-    ]
-    if not stopped:
+    found = manager_config(config)
+    pulls = [pull for pull in ask_manager(url_of(found)).pulls if (pull.node, pull.log) == (node, log)]
+    if not any(pull.state == "stopped" for pull in pulls):
         raise UsageError(f"the pull of {log} at {node} has not stopped; see jlogctl manager status")
     _order(found.manager_ledger, orders.Resume(node, log, at))
     say(f"{log} at {node} goes on{f' at record {at}' if at else ''}")
@@ -184,7 +182,7 @@ def _order(ledger: Path, order: Resume) -> None:
 
 
 def _ledger(path: Path | None, text: bool) -> Path:
-    return _load(path).text_ledger if text else _config(path).manager_ledger
+    return _load(path).text_ledger if text else manager_config(path).manager_ledger
 
 
 def _load(path: Path | None) -> Config:
@@ -196,20 +194,23 @@ def _load(path: Path | None) -> Config:
     return load(chosen)
 
 
-def _config(path: Path | None) -> Config:
+def manager_config(path: Path | None) -> Config:
+    """The configuration of a manager. Raises `ConfigError`, `UsageError`."""
     config = _load(path)
     if not config.manager.node:
         raise UsageError("there is no [[manager.node]] in the configuration: it is not that of a manager")
     return config
 
 
-def _url(config: Config) -> str:
+def url_of(config: Config) -> str:
+    """Where the manager answers."""
     if config.http is None:
         raise UsageError('the manager answers nowhere: [listen] http is ""')
     return f"http://{config.http}/manager"
 
 
-def _ask(url: str) -> ManagerStatus:
+def ask_manager(url: str) -> ManagerStatus:
+    """What it says of itself. Raises `RemoteError`."""
     from jlogd.manager.status import ManagerStatus
 
     try:
@@ -229,7 +230,8 @@ def _show_status(found: ManagerStatus, as_json: bool) -> int:
         return code
     away = [node for node in found.nodes if not node.up]
     up = f"{len(found.nodes) - len(away)} of {units.counted(len(found.nodes), 'node')} up"
-    say(f"manager {found.name}: {up}, {units.counted(len(found.pulls), 'log')}")
+    leaving = f"; decommissioned: {found.leaving}" if found.leaving else ""
+    say(f"manager {found.name}: {up}, {units.counted(len(found.pulls), 'log')}{leaving}")
     if found.pulls:
         show(table(COLUMNS, [_row(pull) for pull in found.pulls], left=4))
     for node in away:

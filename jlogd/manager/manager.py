@@ -23,7 +23,7 @@ from jlogd.manager.ledger import LmdbLedger
 from jlogd.manager.output import Output
 from jlogd.manager.parcel import Source
 from jlogd.manager.rounds import Rounds
-from jlogd.manager.status import STUCK_SECONDS, ManagerStatus, node_status, problems, pull_status
+from jlogd.manager.status import STUCK_SECONDS, Leaving, ManagerStatus, is_drained, node_status, problems, pull_status
 from jlogd.manager.store import PosixStore
 from jlogd.manager.template import Template
 from jlogd.wire.keys import read_pair
@@ -56,6 +56,8 @@ class Manager:
         who = f"manager {self.name}, {note()}"
         self.hub = Hub(lambda source: self.ledger.source(source.key), self.rounds.put, config.memory, who, pair)
         self.stuck_seconds = STUCK_SECONDS
+        self._leaving: Leaving = ""
+        self._leaving_since = 0.0
         self._stopped = threading.Event()
         self._clerk = threading.Thread(target=self._carry_out, name="jlogd orders", daemon=True)
 
@@ -63,14 +65,20 @@ class Manager:
         """Begin to pull."""
         self.rounds.start()
         self.hub.start()
-        self._apply()
+        # Looked at before the nodes are: a manager that was decommissioned makes no subscribers anew.
+        for path, order in orders.given(self.ledger.directory):
+            if isinstance(order, orders.Decommission) and order.manager == self.name and not order.drain:
+                self._obey(path, order)
+        if not self._leaving:
+            self._apply()
         self._clerk.start()
         _log.info("manager %s pulls from %d nodes into %s", self.name, len(self.config.node), self.config.files)
 
     def reload(self, config: ManagerConfig) -> None:
         """Go over to other nodes and rules. What else is in it takes effect at the next start."""
         self.config = config
-        self._apply()
+        if not self._leaving:
+            self._apply()
 
     def stop(self) -> None:
         """Write what was read, tell the nodes, let go of everything."""
@@ -99,6 +107,7 @@ class Manager:
                 for pull in list(session.pulls.values())
             ],
             problems=self.problems(),
+            leaving=self._leaving,
         )
 
     def problems(self) -> list[str]:
@@ -122,6 +131,23 @@ class Manager:
             if any(pull.phase == "stopped" and pull.source.origin.log == order.log for pull in pulls):
                 self.hub.resume(order.node, order.log, order.at)
                 orders.done(path)
+        elif order.manager == self.name and self._leaving != "let go":
+            self._leave(order.drain)
+
+    def _leave(self, drain: bool) -> None:
+        """Let the subscribers go, once everything the nodes had when this was asked is written, if `drain`."""
+        if not self._leaving:
+            _log.warning("manager %s is decommissioned%s", self.name, ": it drains first" if drain else "")
+            self._leaving, self._leaving_since = "draining", time.monotonic()
+        sessions = list(self.hub.sessions.values())
+        if drain and not all(is_drained(session, self._leaving_since) for session in sessions):
+            return
+        self.hub.set_nodes([], lambda _node, _logs: [])
+        if not self.hub.sessions:
+            if drain:  # what is drained stays so: started again, it has nothing to pull
+                orders.withdraw(self.ledger.directory, orders.Decommission)
+                orders.give(self.ledger.directory, orders.Decommission(self.name))
+            self._leaving = "let go"
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,10 @@ class Resume(msgspec.Struct, frozen=True, tag="resume"):
 
 
 class Decommission(msgspec.Struct, frozen=True, tag="decommission"):
-    """Let go of the subscribers for good: pull nothing more once `drain`, if asked for, is through."""
+    """Let go of the subscribers for good: pull nothing more once `drain`, if asked for, is through.
+
+    It is kept: a manager that is started again does not make them anew. To use it again, remove the file.
+    """
 
     manager: str
     drain: bool = False
@@ -76,6 +79,13 @@ def given(ledger: Path) -> list[tuple[Path, Order]]:
             with suppress(OSError):
                 path.rename(path.with_suffix(".bad"))
     return found
+
+
+def withdraw(ledger: Path, kind: type[Order]) -> None:
+    """Take back all orders of a kind."""
+    for path, order in given(ledger):
+        if isinstance(order, kind):
+            done(path)
 
 
 def done(path: Path) -> None:

@@ -76,6 +76,7 @@ class Pull:
         self.state = state
         self.next = state.next if state else None
         self.stat: LogStat | None = None
+        self.told_at = 0.0  # when the log's state was told last
         self.moved = time.monotonic()  # when something was last committed, or there was nothing to commit
         self.rate = (0.0, 0.0)  # records and bytes a second, committed lately
         self._counted = (self.moved, 0, 0)
@@ -124,7 +125,7 @@ class Pull:
 
     def told(self, stat: LogStat) -> None:
         """How the log is now."""
-        self.stat = stat
+        self.stat, self.told_at = stat, time.monotonic()
         if self.state is None or stat.next <= self.state.next:
             self.moved = time.monotonic()
 

@@ -88,6 +88,7 @@ class NodeSession:
         self.node = node
         self.error = ""
         self.since = time.monotonic()  # when it came up, or went down
+        self.listed = 0.0  # when its logs were listed last
         self.pulls: dict[str, Pull] = {}
         self._home = home
         self._wanted = wanted
@@ -298,6 +299,7 @@ class NodeSession:
     def _logs(self, answer: FromDaemon) -> None:
         if not isinstance(answer, messages.Logs):
             return
+        self.listed = time.monotonic()
         wanted = {source.key: source for source in self._wanted(self.node, answer.logs)}
         for key in [key for key, pull in self.pulls.items() if wanted.get(key) != pull.source]:
             self.pulls.pop(key).close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import msgspec
 
@@ -56,8 +57,11 @@ class PullStatus(msgspec.Struct, kw_only=True):
     error: str = ""
 
 
+Leaving = Literal["", "draining", "let go"]
+
+
 class ManagerStatus(msgspec.Struct, kw_only=True):
-    """A manager."""
+    """A manager. `leaving` says how far it is with being decommissioned."""
 
     name: str
     held_bytes: int
@@ -65,6 +69,7 @@ class ManagerStatus(msgspec.Struct, kw_only=True):
     nodes: list[NodeStatus]
     pulls: list[PullStatus]
     problems: list[str] = []
+    leaving: Leaving = ""
 
 
 def node_status(session: NodeSession) -> NodeStatus:
@@ -112,6 +117,12 @@ def problems(
             elif session.is_up and now - pull.moved > stuck_seconds and not _is_done(pull):
                 found.append(f"{pull.source} is stuck: {pull.error or pull.phase}")
     return found
+
+
+def is_drained(session: NodeSession, since: float) -> bool:
+    """Whether everything a node had at `since` (monotonic seconds) is written."""
+    pulls = list(session.pulls.values())
+    return session.is_up and session.listed > since and all(p.told_at > since and _is_done(p) for p in pulls)
 
 
 def _is_done(pull: Pull) -> bool:
