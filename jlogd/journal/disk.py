@@ -32,8 +32,6 @@ Mode = Literal["read", "write", "create"]
 
 # The kernel refuses longer vectors (UIO_MAXIOV); `append` says with a short count that there is more to do.
 IOVEC_MAX = 1024
-# What network and FUSE file systems answer about an open file that somebody else has unlinked.
-_GONE = (errno.ENOENT, errno.ESTALE)
 # On a network mount a file that another host replaces by rename can be stale (ESTALE) in the moment it is opened: the
 # name already stands for its successor.
 STALE_LOOKS = 4
@@ -44,7 +42,7 @@ _HOST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 FILE_MODE = 0o640
 DIR_MODE = 0o750
 
-# A file that another host removed is stale here, on a network mount.
+# What network and FUSE file systems answer about an open file that somebody else has removed.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 _FLAGS = {
