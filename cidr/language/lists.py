@@ -54,6 +54,11 @@ def inline(text: str, show: tree.Show, read: Callable[[str], str]) -> tree.Show:
     return replace(rest, blocks=tuple(_nodes(kept, clause.mark)))
 
 
+def refuse(path: str) -> str:
+    """Reads no file: for those who answer the queries of others."""
+    raise ValueError("lists are files where the query is typed, not here; write the blocks")
+
+
 def intersect(blocks: Iterable[Block], others: Iterable[Block]) -> list[Block]:
     """What lies in both, as disjoint blocks in order."""
     left, right = disjoint(tuple(blocks)), disjoint(tuple(others))
