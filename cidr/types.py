@@ -1,7 +1,7 @@
 """The plain values between the query language and the engine: what is asked, and what comes back.
 
-Nothing here computes anything or reads a file, and nothing but numpy is imported. A query is frozen and hashable, so that
-it is its own key; an answer is columns, never rows: row i is element i of every array in it.
+Nothing here computes anything or reads a file, and nothing but numpy is imported. A query is frozen and hashable, so
+that it is its own key; an answer is columns, never rows: row i is element i of every array in it.
 
 Times are whole seconds since 1970 UTC; spans are half-open, [start, end). An interval of counts lies in a span when it
 begins and ends in it. Addresses are two u64 columns for both families; an IPv4 address is in `low`, `high` is 0.
@@ -162,8 +162,8 @@ class CountQuery:
     A row is there when any address below it was counted in the span in any series of the query, be its sum 0.
     `threshold`: rows whose first column is less go. `hosts`: a column of distinct addresses (in any of the series).
     `share`: columns of percent of the first column's total, and of percent added up in the order of the rows.
-    `every`: one row for each of these stretches of time (in the engine's zone) and each winner: threshold, order and limit
-    work on the total over the span, then every winner has a row for each stretch, zeros included.
+    `every`: one row for each of these stretches of time (in the engine's zone) and each winner: threshold, order and
+    limit work on the total over the span, then every winner has a row for each stretch, zeros included.
     """
 
     blocks: tuple[Block, ...]
@@ -183,8 +183,8 @@ class HeavyQuery:
     """Hierarchical heavy hitters, exact: the longest prefixes that hold at least `least` after what is reported below
     them has been taken away. `least` is a count, or with `percent` a share of the total over the blocks.
 
-    Prefix lengths from `longest` to `shortest` (v4, v6) are looked at. Rows: count, rest (what no row below it explains),
-    percent (rest, of the total). Sorted by address, then by prefix length.
+    Prefix lengths from `longest` to `shortest` (v4, v6) are looked at. Rows: count, rest (what no row below it
+    explains), percent (rest, of the total). Sorted by address, then by prefix length.
     """
 
     blocks: tuple[Block, ...]
