@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import numpy as np
 from cidr_model import UTC as UTC_ZONE
-from cidr_model import Model
+from cidr_model import Model, address
+
+from cidr import segment
+from cidr.columns import from_unsorted
+from cidr.files import Files
+from cidr.names import segment_path
+from cidr.types import Family
+
+Series_ = Mapping[str, Sequence[tuple[int, int, Mapping[str, int]]]]
 
 # Friday the 25th of April 2008, noon UTC.
 NOW = int(datetime(2008, 4, 25, 12, tzinfo=UTC).timestamp())
@@ -50,3 +61,37 @@ def vectors() -> Model:
 
 def published() -> Model:
     return Model(PUBLISHED)
+
+
+def build_store(base: Path, series: Series_, zone: str = "UTC") -> Path:
+    """A directory of segments that holds the same counts as `Model(series)`; a tier `minute` of one commit each."""
+    files = Files()
+    for name, intervals in series.items():
+        for commit, (start, end, counts) in enumerate(intervals, 1):
+            for family in Family:
+                numbers = {address(text)[1]: n for text, n in counts.items() if address(text)[0] is family}
+                if numbers or family is Family.V4:
+                    _write(files, base, name, family, (start, end), numbers, zone, commit)
+    return base
+
+
+def _write(
+    files: Files,
+    base: Path,
+    name: str,
+    family: Family,
+    interval: tuple[int, int],
+    numbers: dict[int, int],
+    zone: str,
+    commit: int,
+) -> None:
+    header = segment.Header(
+        series=name, family=family, tier="minute", start=interval[0], end=interval[1], zone=zone, origin="test",
+        epoch=1, commit=commit, kind="full", covered=[interval],
+    )  # fmt: skip
+    low = np.array([n & (1 << 64) - 1 for n in numbers], np.uint32 if family is Family.V4 else np.uint64)
+    high = None if family is Family.V4 else np.array([n >> 64 for n in numbers], np.uint64)
+    columns = from_unsorted(family, low, np.array(list(numbers.values()), np.int64), high)
+    _, data = segment.encode(header, columns)
+    path = segment_path(name, family, "minute", interval[1], header.origin, 1, commit)
+    files.write(base / path, data)

@@ -23,7 +23,7 @@ from cidr.formats.lines import objects
 from cidr.language import tree
 from cidr.language.parser import parse
 from cidr.types import Answer, AnswerColumn, CacheStat, Coverage, Plan, SeriesStat, Span, Work
-from jlogd.errors import RemoteError
+from jlogd.errors import RemoteError, UsageError
 
 
 def render(reply: Reply) -> bytes:
@@ -78,7 +78,7 @@ def read(data: bytes) -> Reply:
     try:
         found = msgspec.json.decode(data)
         return _reply(found, ZoneInfo(found["zone"]))
-    except (msgspec.MsgspecError, LookupError, ValueError, TypeError, OSError) as error:
+    except (msgspec.MsgspecError, LookupError, ValueError, TypeError, AttributeError, OSError, UsageError) as error:
         raise RemoteError(f"the server's answer cannot be read: {error}") from None
 
 
