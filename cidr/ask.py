@@ -150,6 +150,19 @@ class Local:
     def series_names(self) -> list[str]:
         return [one.name for one in self._engine.series()]
 
+    def series_stats(self) -> list[SeriesStat]:
+        """All series, by name."""
+        return self._engine.series()
+
+    def answer(self, query: Query) -> Answer:
+        """The rows of a query that was built already."""
+        return self._engine.answer(query)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """In which days begin."""
+        return self._engine.zone
+
     def describe(self) -> str:
         return self._where
 
