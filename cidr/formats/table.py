@@ -73,7 +73,7 @@ def cell(column: AnswerColumn, row: int) -> str:
         case "ratio":
             return f"{value:.4f}"
         case "factor":
-            return f"x{value:,.1f}"
+            return f"x{value:,.1f}" if value >= 10 else f"x{value:.2g}"
     return f"{value:+,.1f}"
 
 

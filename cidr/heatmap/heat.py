@@ -1,7 +1,8 @@
 """The cells of a heat map: which block each is, its value, and how hot that is.
 
 A cell without any counted address has no data: NaN, and hatched. A cell that was counted and adds up to 0 is zero,
-and has a colour. Colours are steps of a logarithmic scale up to the largest value; a ratio's are linear.
+and has a colour. Colours are steps of a logarithmic scale from the smallest value to the largest; a ratio's are
+linear.
 """
 
 from __future__ import annotations
@@ -47,11 +48,20 @@ class Heat:
         known = self.values[~np.isnan(self.values)]
         return float(known.max()) if len(known) else 0.0
 
+    @property
+    def least(self) -> float:
+        """The smallest value above 0; 0 when there is none."""
+        some = self.values[self.values > 0]
+        return float(some.min()) if len(some) else 0.0
+
     def levels(self) -> NDArray[np.int64]:
         """For each cell NO_DATA, ZERO, NEGATIVE, or 1 to STEPS."""
         values = np.nan_to_num(self.values)
-        most = max(self.most, 1e-9)
-        share = values.clip(0) / most if self.linear else np.log1p(values.clip(0)) / np.log1p(most)
+        most, least = max(self.most, 1e-9), max(self.least, 1e-9)
+        if self.linear or most <= least:
+            share = values.clip(0) / most
+        else:
+            share = np.log(values.clip(least) / least) / np.log(most / least)
         steps = np.clip(np.ceil(share * STEPS), 1, STEPS).astype(np.int64)
         found = np.where(values > 0, steps, np.where(values < 0, NEGATIVE, ZERO))
         return np.where(np.isnan(self.values), NO_DATA, found)

@@ -66,4 +66,4 @@ def _legend(picture: Image.Image, heat: Heat, title: str, side: int) -> None:
     for colour in (colours.ZERO, *colours.RAMP):
         draw.rectangle((x, y, x + 17, y + 17), fill=colours.rgb(colour))
         x += 18
-    draw.text((x + 8, y - 1), f"0 to {value_text(heat.most)}", _INK, font)
+    draw.text((x + 8, y - 1), f"0, then {value_text(heat.least)} to {value_text(heat.most)}", _INK, font)

@@ -109,5 +109,7 @@ def _legend(heat: Heat, title: str, side: int) -> list[str]:
     for step in range(1, STEPS + 1):
         parts.append(f'<rect class="s{step}" x="{x}" y="{y}" width="14" height="14"/>')
         x += 14
-    parts.append(f'<text class="words" x="{x + 6}" y="{y + 12}">{value_text(heat.most)}</text>')
+    parts.append(
+        f'<text class="words" x="{x + 6}" y="{y + 12}">{value_text(heat.least)} to {value_text(heat.most)}</text>'
+    )
     return parts

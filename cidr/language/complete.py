@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cidr.language import tree
 from cidr.language.errors import QueryError
-from cidr.language.parser import DESCRIBED, expected, keyword
+from cidr.language.parser import DESCRIBED, expected, keyword, parse
 from cidr.language.tree import SeriesName
 
 BLOCKS_DEFAULT = ("0.0.0.0/0", "::/0", "10.0.0.0/8")
@@ -33,12 +34,26 @@ def complete(text: str, series: Sequence[str] = (), blocks: Sequence[str] = ()) 
     """What the last word of `text` may become, or, after a blank, what may follow. Empty where the text is wrong."""
     found = _PARTIAL.search(text)
     partial = found[0] if found else ""
+    before = text[: len(text) - len(partial)]
     try:
-        terminals = expected(text[: len(text) - len(partial)])
+        terminals = [name for name in expected(before) if keyword(name) not in _given(before)]
     except QueryError:
         return []
     words = dict.fromkeys(word for name in terminals for word in _words(name, series, blocks))
     return [Completion(word, len(partial)) for word in words if _begins(word, partial)]
+
+
+def _given(text: str) -> set[str]:
+    """The first words of clauses that are there already, where `text` is a whole query: none may come twice."""
+    try:
+        statement = parse(text)
+    except QueryError:
+        return set()
+    show = statement.show if isinstance(statement, tree.Explain) else statement
+    names = {one.name for one in show.clauses} if isinstance(show, tree.Show) else set()
+    if names & {"since", "on", "from"}:
+        names |= {"since", "on", "from"}
+    return {name.partition(" ")[0] for name in names}
 
 
 def _begins(word: str, partial: str) -> bool:

@@ -23,6 +23,7 @@ from cidr.formats import status
 from cidr.formats.cells import headers, plain
 from cidr.formats.table import cell
 from cidr.heatmap import heat, svg
+from cidr.heatmap.colours import RAMP
 from cidr.language import dates, tree
 from cidr.language.complete import complete
 from cidr.language.drill import STEPS, at, down
@@ -64,6 +65,14 @@ def build(local: Local, text: str, where: str) -> tuple[int, str]:
 def style() -> str:
     """The style sheet."""
     return resources.files("cidr.web").joinpath("style.css").read_text()
+
+
+@cache
+def icon() -> str:
+    """The page's icon: four cells of a map."""
+    cells = ((0, 0, 9), (8, 0, 3), (0, 8, 1), (8, 8, 6))
+    squares = "".join(f'<rect x="{x}" y="{y}" width="8" height="8" fill="{RAMP[step - 1]}"/>' for x, y, step in cells)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">{squares}</svg>'
 
 
 @cache
@@ -157,7 +166,7 @@ def _grid(local: Local, reply: Rows, query: Query) -> dict[str, Any] | None:
     return {
         "svg": Markup(picture),
         "title": name,
-        "most": svg.value_text(drawn.most),
+        "range": f"{svg.value_text(drawn.least)} to {svg.value_text(drawn.most)}",
         "png": f"/v1/heatmap?{parts}" if reply.show.what == "count" else None,
         "others": len(query.blocks) - 1,
     }
