@@ -79,7 +79,8 @@ def expressions() -> st.SearchStrategy[Expression]:
 def queries(draw: st.DrawFn) -> CountQuery:
     asked = draw(st.lists(families.flatmap(blocks), min_size=1, max_size=3))
     levels = {
-        family: draw(_levels(family, max((b.bits for b in asked if b.family is family), default=0))) for family in Family
+        family: draw(_levels(family, max((b.bits for b in asked if b.family is family), default=0)))
+        for family in Family
     }
     found = draw(st.lists(expressions(), min_size=1, max_size=3))
     columns = tuple(Column(f"c{i}", e) for i, e in enumerate(found))
@@ -198,7 +199,12 @@ def test_stretches_of_time_add_up_to_the_whole(found: list, every: str) -> None:
         with Engine(Path(directory), threads=1) as engine:
             columns = (Column("both", Union((Series("spam"), Series("ham")))),)
             query = CountQuery(
-                blocks=(ALL_V4, ALL_V6), columns=columns, levels=Levels((8,), (32,)), every=every, order=BY_COUNT, limit=3
+                blocks=(ALL_V4, ALL_V6),
+                columns=columns,
+                levels=Levels((8,), (32,)),
+                every=every,
+                order=BY_COUNT,
+                limit=3,
             )
             answer = engine.answer(query)
             winners = in_order(query, expected(maker.model, CountQuery(**_plain(query))))
@@ -213,7 +219,9 @@ def _plain(query: CountQuery) -> dict:
 
 
 @settings(max_examples=40)
-@given(st.dictionaries(st.integers(0, 255).map(lambda n: 0x0A000000 | n * 0x10101), st.integers(1, 20)), st.integers(1, 40))
+@given(
+    st.dictionaries(st.integers(0, 255).map(lambda n: 0x0A000000 | n * 0x10101), st.integers(1, 20)), st.integers(1, 40)
+)
 def test_heavy_hitters_take_away_what_they_report(counts: dict[int, int], least: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         Maker(Path(directory)).put("spam", T0, T0 + MINUTE, counts)
@@ -293,9 +301,7 @@ def test_what_was_not_counted_is_missing_and_not_zero(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     for minute in (0, 1, 4):
         maker.put("spam", T0 + minute * MINUTE, T0 + (minute + 1) * MINUTE, {1: 1})
-    query = CountQuery(
-        blocks=(ALL_V4,), columns=(Column("spam", Series("spam")),), span=Span(T0 + 30, T0 + 6 * MINUTE)
-    )
+    query = CountQuery(blocks=(ALL_V4,), columns=(Column("spam", Series("spam")),), span=Span(T0 + 30, T0 + 6 * MINUTE))
     with Engine(tmp_path) as engine:
         answer = engine.answer(query)
     coverage = answer.coverage
