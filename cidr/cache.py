@@ -7,6 +7,7 @@ dropped only for room, the one that was used least recently first, and its bytes
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -20,6 +21,9 @@ from cidr.types import Block, CachedEntry, CacheStat
 
 Int = NDArray[np.int64]
 CACHE_BYTES = 512 << 20
+# Different side-by-side queries kept for one run.
+JOINS_MAX = 16
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,20 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """Several roll-ups side by side: `keys` are the prefixes that any of them has (their counts mean nothing), `values`
+    the counts of each, 0 where it has none."""
+
+    keys: Counts
+    values: tuple[Int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes."""
+        return self.keys.nbytes + sum(column.nbytes for column in self.values)
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """What a run is, for people."""
 
@@ -50,7 +68,7 @@ class Label:
 class Run:
     """A column of counts and what was computed from it."""
 
-    __slots__ = ("_grew", "_levels", "_sums", "bytes", "counts", "hits", "label", "sliced")
+    __slots__ = ("_grew", "_joins", "_levels", "_sums", "bytes", "counts", "hits", "label", "number", "sliced")
 
     def __init__(self, counts: Counts, label: Label, sliced: bool = False) -> None:
         """`sliced`: it holds only the blocks of one query, and is not to be kept."""
@@ -61,6 +79,8 @@ class Run:
         self.hits = 0
         self._sums: Int | None = None
         self._levels: dict[int, Level] = {}
+        self._joins: dict[Hashable, Join] = {}
+        self.number = next(_numbers)
         self._grew: Callable[[int], None] = _nothing
 
     @property
@@ -83,6 +103,17 @@ class Run:
         found = self._levels.get(bits)
         if found is None:
             found = self._levels[bits] = self._rolled(bits)
+            self._grow(found.nbytes)
+        return found
+
+    def joined(self, bits: int, make: Callable[[], Join], *others: Run) -> Join:
+        """This run and others side by side at a prefix length; `make` is called the first time."""
+        key = (bits, *(other.number for other in others))
+        found = self._joins.get(key)
+        if found is None:
+            if len(self._joins) >= JOINS_MAX:
+                self._joins.clear()  # their bytes stay counted until the run goes: the bound errs on the safe side
+            found = self._joins[key] = make()
             self._grow(found.nbytes)
         return found
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cidr.cache import Run
+from cidr.cache import Join, Run
 from cidr.columns import Counts, Int, Unsigned, empty, find_block, find_first, merge
 from cidr.types import Block, Family
 
@@ -63,30 +64,34 @@ def by_cidr(rows: Rows) -> Rows:
 
 def grouped(family: Family, bits: int, blocks: Sequence[Block], runs: Sequence[Run], hosts: Run | None) -> Rows:
     """A row for each prefix of that length below the blocks (disjoint, in order) that has an address in any run."""
-    levels = [_within(run, bits, blocks) for run in runs]
-    host_level = _within(hosts, bits, blocks, of_hosts=True) if hosts is not None else None
-    everything = levels if host_level is None else [*levels, host_level]
-    if len(everything) == 1:
-        keys, values = everything[0], [everything[0].counts]
-    else:
-        keys = merge([empty(family), *everything]) if any(len(level) for level in everything) else empty(family)
-        values = [_spread(level, keys) for level in everything]
-    counted = values.pop() if host_level is not None else None
-    return _rows(family, keys.high, keys.low, bits, tuple(values), counted)
+    keys, values, counted = _side_by_side(family, bits, runs, hosts)
+    edges = [find_block(keys, block) for block in blocks]
+    rows = edges[0] if len(edges) == 1 else np.concatenate([np.arange(start, end) for start, end in edges])
+    chosen = slice(*rows) if isinstance(rows, tuple) else rows
+    high = keys.high[chosen] if keys.high is not None else None
+    found = tuple(column[chosen] for column in values)
+    return _rows(family, high, keys.low[chosen], bits, found, counted[chosen] if counted is not None else None)
 
 
-def _within(run: Run, bits: int, blocks: Sequence[Block], of_hosts: bool = False) -> Counts:
-    """The run's prefixes in the blocks; `of_hosts`: with the number of addresses in place of the counts."""
-    level = run.level(bits)
-    counts = level.counts
-    if of_hosts:
-        counts = Counts(counts.family, counts.low, np.diff(level.starts), counts.high)
-    parts = [counts.rows(*find_block(counts, block)) for block in blocks]
-    if len(parts) == 1:
-        return parts[0]
-    low, values = (np.concatenate([getattr(part, name) for part in parts]) for name in ("low", "counts"))
-    high = np.concatenate([part.high for part in parts if part.high is not None]) if counts.high is not None else None
-    return Counts(counts.family, low, values, high)
+def _side_by_side(
+    family: Family, bits: int, runs: Sequence[Run], hosts: Run | None
+) -> tuple[Counts, tuple[Int, ...], Int | None]:
+    """All prefixes, the counts of each run, and the number of addresses below them."""
+    if len(runs) == 1 and hosts in (None, runs[0]):
+        level = runs[0].level(bits)
+        return level.counts, (level.counts.counts,), np.diff(level.starts) if hosts is not None else None
+    others = [*runs[1:], *([hosts] if hosts is not None else [])]
+    join = runs[0].joined(bits, partial(_join, family, bits, runs, hosts), *others)
+    return (join.keys, join.values[:-1], join.values[-1]) if hosts is not None else (join.keys, join.values, None)
+
+
+def _join(family: Family, bits: int, runs: Sequence[Run], hosts: Run | None) -> Join:
+    levels = [run.level(bits).counts for run in runs]
+    if hosts is not None:
+        level = hosts.level(bits)
+        levels.append(Counts(family, level.counts.low, np.diff(level.starts), level.counts.high))
+    keys = merge([empty(family), *levels])
+    return Join(keys, tuple(_spread(level, keys) for level in levels))
 
 
 def _spread(level: Counts, keys: Counts) -> Int:

@@ -28,7 +28,7 @@ from cidr.types import Block, Family
 # Prefix lengths runs are kept at: few, so that the queries of a drill-down share them.
 GRAINS = {Family.V4: (16, 24, 32), Family.V6: (32, 48, 64, 128)}
 # A block this narrow is read from where it lies the first time, instead of all of every segment.
-NARROW_BITS = {Family.V4: 12, Family.V6: 24}
+NARROW_BITS = {Family.V4: 8, Family.V6: 20}
 # Below this, everything is read and kept at once: it takes less than a blink.
 SLICE_ROWS = 1 << 20
 

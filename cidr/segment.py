@@ -7,7 +7,7 @@ Columns, sorted by address, each address once:
 
 Addresses are DELTA_BINARY_PACKED, counts a dictionary (most are 1), both under zstd: 1.3 to 3 bytes an IPv4 entry,
 depending on how close the addresses lie. Deltas of sorted addresses are near their entropy already; zstd takes out what
-repeats in crowded blocks. Row groups of 64 Ki rows let a query for a narrow block read only where it lies. Pages carry
+repeats in crowded blocks. Row groups of 16 Ki rows let a query for a narrow block read only where it lies. Pages carry
 CRC-32 checksums.
 
 The footer's key `cidr` holds a `Header` as JSON: all the catalogue knows, so that the catalogue can be rebuilt.
@@ -30,7 +30,8 @@ from cidr.errors import SegmentDamaged, SegmentGone
 from cidr.types import Block, Family, Tier
 
 FORMAT = 1
-ROW_GROUP_ROWS = 1 << 16
+# Small enough that a narrow block is one or two of them, large enough that all of them cost no more than one.
+ROW_GROUP_ROWS = 1 << 14
 KEY = b"cidr"
 # zstd's own default is no smaller here than level 1, and slower.
 ZSTD_LEVEL = 1

@@ -1,97 +1,145 @@
-"""Small stores, and queries against them, for the tests of `cidr`."""
+"""Stores of counts for tests, and what a dictionary says they hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import numpy as np
-from cidr_model import UTC as UTC_ZONE
-from cidr_model import Model, address
 
-from cidr import segment
-from cidr.columns import from_unsorted
+from cidr.addresses import split
+from cidr.catalogue import Catalogue, segment_of
+from cidr.columns import Counts, from_unsorted
 from cidr.files import Files
-from cidr.names import segment_path
-from cidr.types import Family
-
-Series_ = Mapping[str, Sequence[tuple[int, int, Mapping[str, int]]]]
-
-# Friday the 25th of April 2008, noon UTC.
-NOW = int(datetime(2008, 4, 25, 12, tzinfo=UTC).timestamp())
+from cidr.names import CATALOGUE, segment_path
+from cidr.segment import Header, encode
+from cidr.terms import term
+from cidr.timeline import Segment
+from cidr.types import Answer, Block, CountQuery, Expression, Family, Ratio, Span
 
 
-def at(text: str, zone: ZoneInfo = UTC_ZONE) -> int:
-    """Seconds of YYYYMMDDTHHMMSS."""
-    return int(datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=zone).timestamp())
+class FastFiles(Files):
+    """Files that are not synced: these tests are not about the disk."""
+
+    def sync_directory(self, path: Path) -> None:
+        pass
 
 
-def quarter(end: str, counts: dict[str, int]) -> tuple[int, int, dict[str, int]]:
-    """A quarter of an hour that ends at a stamp."""
-    return at(end) - 900, at(end), counts
+def counts_of(family: Family, found: Mapping[int, int]) -> Counts:
+    """A dictionary of addresses as columns."""
+    low = np.array([split(a)[1] for a in found], np.uint64)
+    high = np.array([split(a)[0] for a in found], np.uint64)
+    values = np.array(list(found.values()), np.int64)
+    if family is Family.V4:
+        return from_unsorted(family, low.astype(np.uint32), values)
+    return from_unsorted(family, low, values, high)
 
 
-# The synthetic vectors of the old documentation's digest: stamps name the end of an interval.
-VECTORS = {
-    "spam": [
-        quarter("20080424T001500", {"10.0.0.1": 5, "10.0.0.2": 3}),
-        quarter("20080424T003000", {"10.0.0.1": 2, "10.0.1.7": 4}),
-        quarter("20080425T001500", {"10.0.0.1": 1}),
-    ],
-    "virus": [quarter("20080424T003000", {"10.0.0.2": 6, "192.0.2.9": 1})],
-}
-# The addresses of the old documentation's examples, with counts that give the numbers printed there.
-PUBLISHED = {
-    "spam": [
-        quarter("20080424T120000", {"10.79.18.1": 14000, "10.79.18.2": 4421}),
-        quarter("20080430T120000", {"10.79.18.1": 21217, "10.79.18.2": 20929, "10.79.18.3": 21000}),
-    ],
-    "virus": [
-        quarter("20080424T120000", {"10.79.18.1": 71}),
-        quarter("20080430T120000", {"10.79.18.1": 1193, "10.79.18.3": 2}),
-    ],
-}
+@dataclass
+class Maker:
+    """Writes segments into a directory and remembers what they say."""
+
+    base: Path
+    segments: list[Segment] = field(default_factory=list)
+    model: list[tuple[str, Family, Span, dict[int, int]]] = field(default_factory=list)
+    commits: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    zone: str = "UTC"
+
+    def put(self, series: str, start: int, end: int, found: Mapping[int, int], **more: object) -> Segment:
+        """One segment of its own commit; it goes into the model unless `counts=False`."""
+        family = more.pop("family", Family.V4)
+        counted = more.pop("counted", True)
+        origin = str(more.get("origin", "test"))
+        if "commit" not in more:
+            self.commits[origin] += 1
+        values: dict[str, object] = {
+            "series": series,
+            "family": family,
+            "tier": "minute",
+            "start": start,
+            "end": end,
+            "zone": self.zone,
+            "origin": origin,
+            "epoch": 1,
+            "commit": self.commits[origin],
+            "kind": "full",
+            "covered": [(start, end)],
+        }
+        header = Header(**(values | more))  # type: ignore[arg-type]
+        header, data = encode(header, counts_of(family, found))
+        path = segment_path(series, family, header.tier, end, header.origin, header.epoch, header.commit)
+        target = self.base / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+        segment = segment_of(path, header, len(data))
+        self.segments.append(segment)
+        if counted:
+            self.model.append((series, family, Span(start, end), dict(found)))
+        return segment
+
+    def catalogue(self) -> Catalogue:
+        """The catalogue of it all, made now."""
+        (self.base / CATALOGUE).unlink(missing_ok=True)
+        catalogue = Catalogue.create(self.base)
+        catalogue.put_setting("zone", self.zone)
+        origins = {s.origin: (s.epoch, self.commits[s.origin]) for s in self.segments if not s.condensed}
+        catalogue.reset(self.segments, origins, [])
+        return catalogue
 
 
-def vectors() -> Model:
-    return Model(VECTORS)
+def added(model: Iterable[tuple[str, Family, Span, dict[int, int]]], span: Span | None) -> dict[str, dict]:
+    """Per series, (family, address) -> count of all intervals that lie in the span."""
+    found: dict[str, dict] = defaultdict(lambda: defaultdict(int))
+    for series, family, interval, counts in model:
+        if span is None or (span.start <= interval.start and interval.end <= span.end):
+            for address, number in counts.items():
+                found[series][family, address] += number
+    return found
 
 
-def published() -> Model:
-    return Model(PUBLISHED)
+@dataclass
+class Row:
+    """One row the dictionary expects."""
+
+    block: Block
+    values: list[int]
+    hosts: int
 
 
-def build_store(base: Path, series: Series_, zone: str = "UTC") -> Path:
-    """A directory of segments that holds the same counts as `Model(series)`; a tier `minute` of one commit each."""
-    files = Files()
-    for name, intervals in series.items():
-        for commit, (start, end, counts) in enumerate(intervals, 1):
-            for family in Family:
-                numbers = {address(text)[1]: n for text, n in counts.items() if address(text)[0] is family}
-                if numbers or family is Family.V4:
-                    _write(files, base, name, family, (start, end), numbers, zone, commit)
-    return base
+def expected(model: list, query: CountQuery, span: Span | None = None) -> list[Row]:
+    """All rows of a query by brute force, in address order, before threshold and limit."""
+    found = added(model, span or query.span)
+    terms = []
+    for column in query.columns:
+        expression: Expression = column.expression
+        parts = (expression.over, expression.under) if isinstance(expression, Ratio) else (expression,)
+        terms += [term(part) for part in parts]
+    names = {name for weighted in terms for name, _ in weighted}
+    hosts: set = {key for name in names for key in found[name]}
+    rows = []
+    for block in sorted(_rows(query, hosts)):
+        mine = [key for key in hosts if key[0] == block.family and block.first <= key[1] <= block.last]
+        values = [sum(w * found[name].get(key, 0) for name, w in weighted for key in mine) for weighted in terms]
+        rows.append(Row(block, values, len(mine)))
+    return rows
 
 
-def _write(
-    files: Files,
-    base: Path,
-    name: str,
-    family: Family,
-    interval: tuple[int, int],
-    numbers: dict[int, int],
-    zone: str,
-    commit: int,
-) -> None:
-    header = segment.Header(
-        series=name, family=family, tier="minute", start=interval[0], end=interval[1], zone=zone, origin="test",
-        epoch=1, commit=commit, kind="full", covered=[interval],
-    )  # fmt: skip
-    low = np.array([n & (1 << 64) - 1 for n in numbers], np.uint32 if family is Family.V4 else np.uint64)
-    high = None if family is Family.V4 else np.array([n >> 64 for n in numbers], np.uint64)
-    columns = from_unsorted(family, low, np.array(list(numbers.values()), np.int64), high)
-    _, data = segment.encode(header, columns)
-    path = segment_path(name, family, "minute", interval[1], header.origin, 1, commit)
-    files.write(base / path, data)
+def _rows(query: CountQuery, hosts: set) -> set[Block]:
+    blocks = set()
+    for block in query.blocks:
+        inside = [key for key in hosts if key[0] == block.family and block.first <= key[1] <= block.last]
+        levels = query.levels.of(block.family)
+        if not levels and inside:
+            blocks.add(block)
+        for bits in levels:
+            keep = block.family.width - bits
+            blocks |= {Block(block.family, address >> keep << keep, bits) for _, address in inside}
+    return blocks
+
+
+def rows_of(answer: Answer) -> list[tuple]:
+    """An answer's rows as tuples: block, values."""
+    values = [column.values.tolist() for column in answer.columns]
+    return [(answer.block(row), *(column[row] for column in values)) for row in range(len(answer))]

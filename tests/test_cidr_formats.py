@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from cidr_model import Model
-from cidr_support import NOW, PUBLISHED, VECTORS, build_store, published, quarter
+from cidr_queries import NOW, PUBLISHED, VECTORS, build_store, published, quarter
 
 from cidr.ask import Local, Reply, Rows
 from cidr.engine import Engine

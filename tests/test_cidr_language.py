@@ -6,7 +6,7 @@ import string
 from zoneinfo import ZoneInfo
 
 import pytest
-from cidr_support import NOW, at
+from cidr_queries import NOW, at
 from hypothesis import given
 from hypothesis import strategies as st
 
