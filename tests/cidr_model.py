@@ -136,6 +136,7 @@ class Model:
             Span(max(one.start, span.start), min(one.end, span.end))
             for one in units(query.every, Span(first, span.end), self.zone)
         ]
+        starts = [unit(query.every, one.start, self.zone).start for one in stretches]
         sums = [[self._sums(column.expression, query.blocks, one) for column in query.columns] for one in stretches]
         cells = [(row, at) for row in rows for at in range(len(stretches))]
         columns = [
@@ -147,7 +148,7 @@ class Model:
             )
             for number, column in enumerate(query.columns)
         ]
-        times = np.array([stretches[at].start for _, at in cells], np.int64)
+        times = np.array([starts[at] for _, at in cells], np.int64)
         return self._answer(query, [row for row, _ in cells], columns, matched, times)
 
     def _heavy(self, query: HeavyQuery) -> Answer:
@@ -169,7 +170,7 @@ class Model:
         counts = [sum(n for one, n in full.items() if row.holds(cut(one, one[0].width))) for row in rows]
         rest = [found[row] for row in rows]
         columns = [
-            AnswerColumn("count", "count", np.array(counts, np.int64), total),
+            AnswerColumn(query.column.label, "count", np.array(counts, np.int64), total),
             AnswerColumn("rest", "rest", np.array(rest, np.int64)),
             AnswerColumn("percent", "percent", np.array([100 * n / total for n in rest], float)),
         ]
