@@ -42,6 +42,7 @@ from daemon_support import SECONDS_MAX, free_ports, until
 
 from jlogd.daemon.config import parse
 from jlogd.daemon.defaults import DEFAULT_TOML
+from jlogd.daemon.manager_metrics import manager_metrics
 from jlogd.daemon.metrics import all_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -321,7 +322,7 @@ def test_tests_that_are_named_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_metrics_that_are_named_exist(page: Path) -> None:
-    known = {metric.exposed for metric in all_metrics()}
+    known = {metric.exposed for metric in (*all_metrics(), *manager_metrics())}
     for name in set(re.findall(r"\bjlogd_[a-z_]+[a-z]\b", page.read_text())):
         # A name may be cut, where it is searched for.
         assert any(one.startswith(name.removesuffix("_bucket")) for one in known), f"{name_of(page)}: {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -51,7 +52,29 @@ def run(config: Path | None, accept_risk: bool) -> int:
     """
     from jlogd.daemon import daemon
 
-    return daemon.run(config, accept_risk)
+    return daemon.run(config, partial(daemon.admitted, accept_risk=accept_risk))
+
+
+@cli.command("manager")
+@click.option("--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="The configuration.")
+def manager(config: Path | None) -> int:
+    """Run a manager alone, until SIGTERM or Ctrl-C.
+
+    It pulls the logs of the nodes in [manager] into files.
+
+    SIGHUP reads the configuration again: nodes and rules that changed take effect. FILE is ./jlogd.toml by default.
+    `jlogd run` runs a manager too when its configuration has one.
+
+    \b
+    Examples:
+      jlogd manager --config /etc/jlogd/jlogd.toml
+    """
+    from jlogd.daemon import daemon
+    from jlogd.daemon.managing import ManagerDaemon
+
+    if config is None and not CONFIG_DEFAULT.exists():
+        raise UsageError(f"there is no {CONFIG_DEFAULT} here; name the file: jlogd manager --config FILE")
+    return daemon.run(config or CONFIG_DEFAULT, ManagerDaemon)
 
 
 @cli.command("check-config")
@@ -72,7 +95,10 @@ def check_config(file: Path | None) -> None:
     path = file or CONFIG_DEFAULT
     config = load(path)
     sources = sum(1 for _ in config.all_sources())
-    say(f"{path} is right: node {config.node.name}, {counted(len(config.log), 'log')}, {counted(sources, 'source')}")
+    parts = [f"node {config.node.name}", counted(len(config.log), "log"), counted(sources, "source")]
+    if config.manager.node:
+        parts.append(f"manager of {counted(len(config.manager.node), 'node')}")
+    say(f"{path} is right: {', '.join(parts)}")
 
 
 cli.add_command(keys)

@@ -42,7 +42,7 @@ _HOST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 FILE_MODE = 0o640
 DIR_MODE = 0o750
 
-# A file that another host removed is stale here, on a network mount.
+# What network and FUSE file systems answer about an open file that somebody else has removed.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 _FLAGS = {
