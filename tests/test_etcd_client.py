@@ -274,7 +274,7 @@ def test_progress_is_an_empty_batch():
 
 @pytest.mark.parametrize(
     ("version", "words"),
-    [("3.4.23", "3.4.38"), ("3.4.38", ""), ("3.5.16", "3.5.28"), ("3.6.9", ""), ("3.7.1", ""), 
+    [("3.4.23", "3.4.38"), ("3.4.38", ""), ("3.5.16", "3.5.28"), ("3.6.9", ""), ("3.7.1", ""),
      ("3.3.1", "does not work"), ("what", "not a version")],
 )  # fmt: skip
 def test_versions_with_known_faults_are_told(version: str, words: str):
