@@ -17,8 +17,8 @@ from typing import Literal, Protocol
 
 # What etcd accepts in one transaction by default (--max-txn-ops): compares, success and failure operations each.
 TXN_OPERATIONS_MAX = 128
-# What etcd accepts in one request by default is 1.5 MiB; values here are small, so this is never near.
-VALUE_BYTES_MAX = 64 << 10
+# etcd accepts 1.5 MiB in one request by default.
+VALUE_BYTES_MAX = 1 << 20
 KEY_CHARACTERS_MAX = 512
 
 
