@@ -185,6 +185,12 @@ class Assembler:
     def store(self, size: int, target: int, offset: int, value: int) -> None:
         self._add(0x62 | SIZES[size], target, offset=offset, immediate=value)
 
+    def move_long(self, target: int, value: int) -> None:
+        """64 bits."""
+        low, high = struct.unpack("=ii", struct.pack("=Q", value))
+        self._add(0x18, target, immediate=low)
+        self._add(0, 0, immediate=high)
+
     def map_value(self, target: int, fd: int) -> None:
         """The address of the first value of an array."""
         self._add(0x18, target, _PSEUDO_MAP_VALUE, immediate=fd)
