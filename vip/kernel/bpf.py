@@ -71,22 +71,21 @@ class HashSet:
     def __init__(self, key_bytes: int, entries: int, name: str) -> None:
         self.fd = create_map(MAP_HASH, key_bytes, 1, entries, name=name)
         self._key = ctypes.create_string_buffer(key_bytes)
-        value = ctypes.create_string_buffer(b"\1", 1)
-        self._value = value
-        # Prepared once: ten thousand keys are ten thousand system calls of about a microsecond.
-        self._attributes = ctypes.create_string_buffer(
-            struct.pack("=IIQQQ", self.fd, 0, ctypes.addressof(self._key), ctypes.addressof(value), 0),
-            _ATTRIBUTES_BYTES,
-        )
+        self._value = ctypes.create_string_buffer(b"\1", 1)
+        # Prepared once: ten thousand keys are ten thousand system calls of a few microseconds. What a command does not
+        # use must be zero: the removal has no value.
+        key, value = ctypes.addressof(self._key), ctypes.addressof(self._value)
+        self._adding = ctypes.create_string_buffer(struct.pack("=IIQQQ", self.fd, 0, key, value, 0), _ATTRIBUTES_BYTES)
+        self._removing = ctypes.create_string_buffer(struct.pack("=IIQ", self.fd, 0, key), _ATTRIBUTES_BYTES)
         self._number = _SYSCALLS[platform.machine()]
 
     def add(self, key: bytes) -> None:
         """Raises `OSError` (E2BIG when full)."""
-        self._call(MAP_UPDATE, key)
+        self._call(MAP_UPDATE, self._adding, key)
 
     def discard(self, key: bytes) -> None:
         try:
-            self._call(MAP_DELETE, key)
+            self._call(MAP_DELETE, self._removing, key)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -94,9 +93,9 @@ class HashSet:
     def close(self) -> None:
         os.close(self.fd)
 
-    def _call(self, command: int, key: bytes) -> None:
+    def _call(self, command: int, attributes: ctypes.Array[ctypes.c_char], key: bytes) -> None:
         ctypes.memmove(self._key, key, len(key))
-        if _libc.syscall(self._number, command, self._attributes, _ATTRIBUTES_BYTES) < 0:
+        if _libc.syscall(self._number, command, attributes, _ATTRIBUTES_BYTES) < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
