@@ -53,13 +53,19 @@ class Gate:
 
     def __init__(self) -> None:
         self._attached: dict[str, int] = {}
-        try:
-            self.fd = bpf.create_map(bpf.MAP_ARRAY, 4, 8, 1, bpf.MAP_MMAPABLE, "vip_deadline")
-            self._deadline = bpf.SharedNumber(self.fd)
-            self._floating = bpf.HashSet(16, ADDRESSES_MAX, "vip_floating")
-            self._program, self.clock = self._load()
-        except OSError as error:
-            raise NoGate(_why(error)) from None
+        with contextlib.ExitStack() as made:
+            try:
+                self.fd = bpf.create_map(bpf.MAP_ARRAY, 4, 8, 1, bpf.MAP_MMAPABLE, "vip_deadline")
+                made.callback(os.close, self.fd)
+                self._deadline = bpf.SharedNumber(self.fd)
+                made.callback(self._deadline.close)
+                self._floating = bpf.HashSet(16, ADDRESSES_MAX, "vip_floating")
+                made.callback(self._floating.close)
+                self._program, self.clock = self._load()
+                made.callback(os.close, self._program)
+            except OSError as error:
+                raise NoGate(_why(error)) from None
+            self._made = made.pop_all()
 
     def set_deadline(self, deadline_ns: int) -> None:
         """Open until `deadline_ns` (CLOCK_BOOTTIME); 0 closes at once."""
@@ -104,10 +110,7 @@ class Gate:
         self._deadline.set(0)
         for interface in list(self._attached):
             self.detach(interface)
-        os.close(self._program)
-        self._floating.close()
-        self._deadline.close()
-        os.close(self.fd)
+        self._made.close()
 
     def _load(self) -> tuple[int, gate_program.Clock]:
         """The program with the clock that also counts while the machine sleeps, or with the other one."""
