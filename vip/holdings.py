@@ -186,6 +186,10 @@ class Holdings:
         """Address -> MAC of the foreign host that has it."""
         return self._foreign
 
+    def mine(self) -> list[str]:
+        """Addresses that this session owns in the store."""
+        return [address for address, own in list(self.view.owns.items()) if self._mine(own)]
+
     def has_bundle(self, name: str) -> bool:
         wish = self.wishes.get(name)
         return wish is not None and wish.node == self.node and wish.kind == "keep"
