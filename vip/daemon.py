@@ -194,6 +194,10 @@ class Daemon:
         self._set_deadline()
         self._prepare_farewell()
 
+    def wake(self) -> None:
+        """Do not wait for the next tick."""
+        self._post(lambda now: None)
+
     def stop(self) -> None:
         """Begin to hand everything over."""
         self.node.stop(boot_ns())
@@ -448,7 +452,7 @@ class Daemon:
         self._set_deadline()
         self.hands.refresh()
         if self.node.session.lost:
-            self._post(lambda now: None)  # wake the deciding thread
+            self.wake()
 
     def _awake(self) -> bool:
         """Whether this daemon still decides and acts; if not, it must not go on holding."""
@@ -486,11 +490,13 @@ def run(path: Path) -> int:
     settings = load(path)
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
+    daemon = Daemon(settings)
+
     def note(number: int, _frame: FrameType | None) -> None:
         signals.put(number)
+        daemon.wake()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, note)
-    daemon = Daemon(settings)
     _log.info("vip %s runs node %s of cluster %s", VERSION, settings.node, settings.cluster)
     return daemon.run(signals, path, Notifier())

@@ -167,6 +167,11 @@ class Holdings:
                 giving.retry = now + COMMIT_RETRY_NS
         self.dirty = True
 
+    def shifted(self, now: int) -> None:
+        """Somebody moved something that nobody forced: a round began, for all."""
+        if now >= self._next_round:
+            self._next_round = now + round(float(self.plan.settings.round) * SECOND)
+
     # ---- asked ----
 
     @property
@@ -261,6 +266,8 @@ class Holdings:
     ) -> None:
         wish = self.wishes[bundle.name]
         leaving = wish.node not in (self.node, "") and (wish.kind != "shift" or shifts_allowed)
+        if wish.kind == "shift" and not shifts_allowed:
+            self._due = min(self._due, self._next_round)
         for unit in bundle.units:
             unowned = []
             for address in unit.addresses:
@@ -291,7 +298,7 @@ class Holdings:
     def _start_giving(self, now: int, address: str, own: OwnSeen, wish: Wish) -> None:
         self._giving[address] = Giving(own.mod_revision, removed=address not in self.present)
         if wish.kind == "shift":
-            self._next_round = now + round(float(self.plan.settings.round) * SECOND)
+            self.shifted(now)
 
     def _consider(self, now: int, address: str, takes: list[Floating]) -> None:
         """Take it, or note when that may be."""
@@ -376,7 +383,8 @@ class Holdings:
     def _deed(self, address: str, heir: str, session: int) -> bytes:
         wish = self.wishes[self.plan.bundle_of[address].name]
         before = self.node if heir != self.node else self._former(address)
-        return encode(OwnRecord(heir, session, self.plan.settings.generation, self._wall, before, wish.why))
+        generation, shifted = self.plan.settings.generation, wish.kind == "shift"
+        return encode(OwnRecord(heir, session, generation, self._wall, before, wish.why, shifted))
 
     def _former(self, address: str) -> str:
         own = self.view.owns.get(address)

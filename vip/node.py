@@ -107,13 +107,13 @@ class Node:
 
     def sync(self, now: int, snapshot: Snapshot) -> None:
         """A snapshot was read; changes after its revision follow by `apply`."""
-        self._changed(self.view.sync(now, snapshot))
+        self._changed(now, self.view.sync(now, snapshot))
         self._note_own_end()
 
     def apply(self, now: int, batch: WatchBatch) -> None:
         """Changes came."""
         try:
-            self._changed(self.view.apply(now, batch))
+            self._changed(now, self.view.apply(now, batch))
         except StreamHole as hole:
             self.hole(str(hole))
         self._note_own_end()
@@ -395,7 +395,9 @@ class Node:
         self._waiting.add(kind)
         self._actions.append(Commit(kind, txn, about))
 
-    def _changed(self, changes: list[Change]) -> None:
+    def _changed(self, now: int, changes: list[Change]) -> None:
+        if any(change.shifted for change in changes):
+            self.holdings.shifted(now)
         if changes:
             self.holdings.dirty = True
             self._actions.append(Changed(tuple(changes)))

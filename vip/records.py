@@ -56,6 +56,8 @@ class OwnRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     since: float = 0.0
     before: str = ""
     why: str = ""
+    # Nobody forced this move: it counts against the moves of a round, on every node.
+    shifted: bool = False
 
 
 class GoneRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -65,6 +65,7 @@ class Change:
     before: str
     after: str
     why: str
+    shifted: bool = False
 
 
 @dataclass
@@ -172,8 +173,10 @@ class View:
             was, now = before.get(address, ""), self.owner(address)
             if was != now:
                 own = self.owns.get(address)
-                why = own.record.why if own is not None and now else f"{was} gave it up or is gone"
-                yield Change(address, was, now, why)
+                if own is not None and now:
+                    yield Change(address, was, now, own.record.why, own.record.shifted)
+                else:
+                    yield Change(address, was, "", f"{was} gave it up or is gone")
 
     def _check_and_put(self, now: int, item: KeyValue) -> None:
         """Every write of a session or an ownership must be the one after the last known."""
