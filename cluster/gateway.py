@@ -183,7 +183,8 @@ def watch_batch(line: bytes) -> tuple[Header, WatchBatch | None]:
     if answer.created:
         return answer.header, None
     events = tuple(_event(event) for event in answer.events)
-    return answer.header, WatchBatch(int(answer.header.revision), events)
+    # The header says how far the store is, which may be further than these events: more may be on their way.
+    return answer.header, WatchBatch(events[-1].revision if events else 0, events)
 
 
 def _event(event: RawEvent) -> Event:

@@ -189,8 +189,8 @@ class MemoryWatch:
                     raise WatchEnded(self._cluster.down or "the watch was closed")
                 events = self._cluster.since(self._prefix, self._next)
                 if events:
-                    self._next = self._cluster.revision + 1
-                    return WatchBatch(self._cluster.revision, tuple(events))
+                    self._next = events[-1].revision + 1
+                    return WatchBatch(events[-1].revision, tuple(events))
                 left = limit - time.monotonic()
                 if left <= 0:
                     raise WatchEnded(f"nothing came for {self._idle:g} s")

@@ -87,8 +87,8 @@ class SoloStore:
         self._watches.append(watch)
         return watch
 
-    def since(self, prefix: str, start_revision: int, within: float) -> tuple[int, list[Event]]:
-        """Revision now, and the changes under `prefix` from `start_revision` on. Raises `Compacted`."""
+    def since(self, prefix: str, start_revision: int, within: float) -> list[Event]:
+        """The changes under `prefix` from `start_revision` on. Raises `Compacted`."""
         with self._transaction("BEGIN", within):
             compacted = self._fact("compacted")
             if start_revision <= compacted:
@@ -97,7 +97,7 @@ class SoloStore:
                 "SELECT revision, key, value, create_revision, version FROM change WHERE revision >= ? ORDER BY rowid",
                 (start_revision,),
             )
-            return self._fact("revision"), [_event(*row) for row in rows if row[1].startswith(prefix)]
+            return [_event(*row) for row in rows if row[1].startswith(prefix)]
 
     def status(self, *, within: float) -> StoreStatus:
         return StoreStatus("solo", sqlite3.sqlite_version, "", str(self.path))
@@ -205,12 +205,12 @@ class SoloWatch:
         limit = time.monotonic() + self._idle
         while not self._ended.is_set():
             try:
-                revision, events = self._store.since(self._prefix, self._next, POLL_SECONDS)
+                events = self._store.since(self._prefix, self._next, POLL_SECONDS)
             except DeadlinePassed:
-                revision, events = 0, []
+                events = []
             if events:
-                self._next = revision + 1
-                return WatchBatch(revision, tuple(events))
+                self._next = events[-1].revision + 1
+                return WatchBatch(events[-1].revision, tuple(events))
             if time.monotonic() > limit:
                 raise WatchEnded(f"nothing came for {self._idle:g} s")
             self._ended.wait(POLL_SECONDS)

@@ -107,7 +107,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class WatchBatch:
-    """All changes of one or more whole revisions, in order. Empty: the store says how far it is (`revision`)."""
+    """All changes of one or more whole revisions, in order, the last of which is `revision`.
+
+    Empty (`revision` 0): a sign of life. A watch that breaks begins again after the last revision it delivered.
+    """
 
     revision: int
     events: tuple[Event, ...]

@@ -67,7 +67,7 @@ class Member:
     # Its configuration is older than one that was in force.
     older: bool = False
     # Seconds since its session began; sessions it lost lately.
-    age: int = 1_000_000
+    age: float = 1_000_000.0
     losses: int = 0
     # Groups that it does not have, or has otherwise than the node that computes.
     lacks: frozenset[str] = frozenset()

@@ -70,6 +70,7 @@ from vip.kernel.interface import (
     Present,
 )
 from vip.lines import HANDS_NS_MAX, Clerks, Heart, Stream
+from vip.links import Links
 from vip.metrics import registry_of
 from vip.node import Identity, Node
 from vip.places import blocks_down, floatings_of, interfaces_of
@@ -84,7 +85,7 @@ _log = logging.getLogger("vip")
 # How often the node is asked when nothing happens.
 TICK_SECONDS = 0.1
 # Links are read again this often, because an event may be lost.
-LINKS_NS = 2 * 10**9
+LINKS_NS = 10**9
 # Settings that a reload cannot change: what others rely on, and where we are.
 FIXED = (
     "node",
@@ -126,6 +127,7 @@ class Daemon:
         self._deadline_lock = threading.Lock()
         self._seen = boot_ns()
         self._links_read = 0
+        self._links = Links()
         self._epoch = 0
         self._owners: dict[str, int] = {}
         self._conflicts: dict[str, str] = {}
@@ -412,7 +414,7 @@ class Daemon:
             case LinkChanged():
                 self._tell_health()
             case AddressGone(floating):
-                self.node.gone(floating.address)
+                self.node.gone(now, floating.address)
             case Conflict(address, interface, mac, defended):
                 self._conflicts[address] = mac
                 _log.error("%s: %s on %s announces it too%s", address, mac, interface, "; defended" if defended else "")
@@ -424,7 +426,7 @@ class Daemon:
     def _tell_health(self) -> None:
         """Links and checks, as they are now."""
         try:
-            up = {name for name, link in self.kernel.links().items() if link.up}
+            up = self._links.stable(boot_ns(), {name for name, link in self.kernel.links().items() if link.up})
         except (JlogError, OSError) as error:
             _log.error("links cannot be read: %s", error)
             return

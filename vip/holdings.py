@@ -175,11 +175,6 @@ class Holdings:
     # ---- asked ----
 
     @property
-    def anything(self) -> bool:
-        """Whether an address is there, or may be any moment."""
-        return bool(self.present or self._taking)
-
-    @property
     def busy(self) -> bool:
         """Whether work for the kernel is on its way, so that reading back would say little."""
         return bool(self._taking or self._removing)

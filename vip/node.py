@@ -169,9 +169,9 @@ class Node:
         if surplus:
             self._say(f"{len(surplus)} addresses are there that should not be: removing them", "warning")
 
-    def gone(self, address: str) -> None:
-        """An address of ours went without our asking."""
-        if self.holdings.gone(address):
+    def gone(self, now: int, address: str) -> None:
+        """An address of ours went without our asking: by hand, or because the deadline passed."""
+        if self.holdings.gone(address) and now < self.session.deadline:
             self._say(f"{address} was removed by somebody else: putting it back", "warning")
 
     def health(self, down: Iterable[str], failing: Iterable[str]) -> None:
@@ -266,13 +266,15 @@ class Node:
             self._act_clean(now)
             return
         if now >= self.session.deadline:
-            if self.holdings.anything and not self._removing_all:
+            if "store" not in self.trouble:
+                self.trouble["store"] = "no heartbeat was committed in time; nothing is held"
                 self._say("no heartbeat was committed in time: removing every address", "error")
                 self._removing_all = True
                 self._actions.append(RemoveAll())
-            self.trouble["store"] = "no heartbeat was committed in time; nothing is held"
             return
-        self.trouble.pop("store", None)
+        if self.trouble.pop("store", None):
+            self._say("a heartbeat was committed again")
+            self.holdings.dirty = True
         if self._removing_all or self.view.synced is None:
             return
         self._end_silent(now, wall)

@@ -120,7 +120,7 @@ def member_of(plan: Plan, view: View, seen: SessionSeen) -> Member:
         failing=frozenset(record.failing),
         ready=record.ready,
         older=record.generation < view.generation,
-        age=int(max((step for step in steps if step <= record.age), default=0)),
+        age=max((step for step in steps if step <= record.age), default=0.0),
         losses=record.losses,
         lacks=lacks,
     )

@@ -127,7 +127,6 @@ class View:
                 if event.item is None:
                     self._delete(now, event)
             self.revision = revision
-        self.revision = max(self.revision, batch.revision)
         return list(self._changes(touched, before))
 
     # ---- asking ----
