@@ -120,7 +120,7 @@ class Lab:
 
     def launch(self, name: str) -> None:
         """A daemon on a node, whose configuration is there."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "JLOGD_DEBUG": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "vip.cli.main", "run", "--config", str(self.directory / f"{name}.toml")]
         with (self.directory / f"{name}.log").open("ab") as log:
             self.daemons[name] = self.net.popen(name, command, stdout=log, stderr=log, env=environment)
@@ -265,7 +265,7 @@ class Lab:
         time.sleep(0.2)
         assert not self.kernel.lost, "events were lost: this run proves nothing"
         overlaps = [] if frozen else self.kernel.overlaps()
-        returns = [found for found in self.wire.returns() if not self._moved(found)]
+        returns = [found for found in self.wire.returns() if not self.moved(found)]
         if overlaps or returns:
             (self.directory / "wire.json").write_text(json.dumps([tuple(sight) for sight in self.wire.sights]))
             (self.directory / "kernel.json").write_text(json.dumps([tuple(change) for change in self.kernel.changes]))
@@ -276,7 +276,7 @@ class Lab:
                 f"kept in {self.directory}\n{self.story()}"
             )
 
-    def _moved(self, found: Return) -> bool:
+    def moved(self, found: Return) -> bool:
         """A spoke, B spoke, A speaks again: innocent where the kernels say that it went from B to A in between."""
         again, other = self.net.owner_of(found.mac), self.net.owner_of(found.other)
         began, ended = found.when - found.after_ns, found.when + SECOND
