@@ -59,7 +59,7 @@ def read_identity(spool: Path, disk: Disk | None = None) -> Identity | None:
     path = spool / FILE
     try:
         data = read_all(disk or PosixDisk(), path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         found = msgspec.json.decode(data, type=Identity)
