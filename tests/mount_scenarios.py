@@ -81,6 +81,38 @@ def tmpfs(work: Path) -> Result:
     return check(at)
 
 
+def full(work: Path) -> Result:
+    """A disk without room: what a daemon and the command are told, with and without a failure that was found before."""
+    from jlogd.errors import SpoolUnfit
+    from jlogd.spoolcheck import verdict
+    from jlogd.spoolcheck.check import Checked, admit, full_check, keep
+    from jlogd.spoolcheck.findings import failed
+
+    (at,) = directories(work, "at")
+    sh("mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=40", "tmpfs", at)
+    known = Checked()
+    list(full_check(at, known))
+    fillers = []
+    try:
+        while True:
+            fillers.append(at / f"filler-{len(fillers)}")
+            fillers[-1].touch()
+    except OSError:
+        fillers.pop()
+    admitted = [one.check for one in admit(at) if one.cut_short]
+    command = check(at)
+    kept = (at / verdict.FILE).exists()
+    for filler in fillers:
+        filler.unlink()
+    keep(at, known, [failed("peer.ring", "counts are lost", "mount it otherwise")])
+    try:
+        admit(at)
+        refused = ""
+    except SpoolUnfit as error:
+        refused = str(error)
+    return {**command, "admitted": admitted, "kept": kept, "refused": refused}
+
+
 def read_only(work: Path) -> Result:
     (at,) = directories(work, "at")
     sh("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", at)
@@ -211,8 +243,8 @@ def _until_done(*command: object) -> None:
 SCENARIOS: dict[str, Callable[[Path], Result]] = {
     one.__name__: one
     for one in (
-        tmpfs, read_only, overlay, two_mounts, two_directories, bindfs, no_locks, locks_that_hold_nothing, no_syncs,
-        refused_at_start, gluster, stale_writer,
+        tmpfs, full, read_only, overlay, two_mounts, two_directories, bindfs, no_locks, locks_that_hold_nothing,
+        no_syncs, refused_at_start, gluster, stale_writer,
     )
 }  # fmt: skip
 

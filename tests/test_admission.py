@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from cli_support import ROOT, done, jlogctl
+from cli_support import done, jlogctl
 from daemon_support import SECONDS_MAX, RunningDaemon, daemon, until
 
 import jlogd
@@ -29,13 +28,9 @@ def unfit(tmp_path: Path) -> Path:
     return spool
 
 
-def start(running: RunningDaemon, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "jlogd.cli.jlogd", "run", "--config", str(running.config), *options]
-    with running.errors.open("ab") as errors:
-        running.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=errors, env={"PYTHONPATH": str(ROOT)}
-        )
-    return running.process
+def start(running: RunningDaemon, *words: str) -> subprocess.Popen[bytes]:
+    running.words = list(words)
+    return running.launch()
 
 
 def test_a_spool_that_failed_is_refused_until_the_risk_is_accepted(unfit: Path, tmp_path: Path) -> None:

@@ -124,7 +124,12 @@ def test_the_daemon_gets_over(name: str, tmp_path: Path) -> None:
     """The same through a daemon, which is not restarted; and a source of its own waits, and loses nothing."""
     with (
         spool_in_trouble(name, tmp_path / "spool") as trouble,
-        daemon(tmp_path, log=f'segment_size = "{SEGMENT_BYTES}"\n[log.other]', extra=_followed(tmp_path)) as running,
+        daemon(
+            tmp_path,
+            log=f'segment_size = "{SEGMENT_BYTES}"\n[log.other]',
+            extra=_followed(tmp_path),
+            words=["--accept-risk"],  # of the file system that fails on command nothing is known
+        ) as running,
     ):
         source = (tmp_path / "followed.log").open("ab", buffering=0)
         source.write(b"before\n")

@@ -43,6 +43,14 @@ def test_tmpfs(tmp_path: Path) -> None:
     assert statuses(found)["sync.time"] == "PASS"  # too fast for a disk, but it is none
 
 
+def test_a_full_disk_is_no_fault_of_the_mount(tmp_path: Path) -> None:
+    """A daemon must start on one: its subscribers make the room."""
+    found = run("full", tmp_path)
+    assert found["admitted"] == ["mount.writable"] and "FAIL" not in statuses(found).values()
+    assert found["code"] == 1 and not found["kept"], "a check that could not be made clears nothing"
+    assert "peer.ring" in found["refused"]
+
+
 def test_a_read_only_mount(tmp_path: Path) -> None:
     found = run("read_only", tmp_path)
     assert failed(found) == {"mount.writable"}

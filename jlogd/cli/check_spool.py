@@ -49,8 +49,8 @@ def check_spool(
 
     Locks, syncs, names and appends are tried out in a scratch directory in DIR; logs that are there are not touched.
     One line is printed for each check: PASS, FAIL (a log can be lost there, and a daemon refuses it) or UNKNOWN (it
-    cannot be told from here), with the reason and what to do. Exit code 1: something failed. The verdict is kept in
-    DIR, in .spool-check.json.
+    cannot be told from here), with the reason and what to do. Exit code 1: something failed, or there was no room to
+    try it. The verdict is kept in DIR, in .spool-check.json.
 
     With --peer it is shown as well what two hosts see of each other: run it with --serve on the other one first. Both
     listen and connect on loopback only, because they have no keys: reach the other host through an ssh tunnel.
@@ -80,12 +80,15 @@ def check_spool(
                     _tell(one)
     except NoAnswer as error:
         raise UsageError(f"{error}; run there: jlogctl check-spool DIR --serve HOST:PORT") from None
+    failed, cut_short = sum(one.failed for one in findings), any(one.cut_short for one in findings)
+    if cut_short:
+        warn(f"warning: there is no room in {path} to check it; what the last check found stands")
+        return NOT_FOUND
     try:
         act_as_owner(path)  # not before: helpers are started with Python's own files, and do so by themselves
         keep(path, known, findings)
     except (OSError, JlogError) as error:
         warn(f"warning: the verdict is not kept in {path}: {error}")
-    failed = sum(one.failed for one in findings)
     if not as_json:
         _summary(path, findings)
     return NOT_FOUND if failed else DONE

@@ -21,8 +21,8 @@ _INTRO = """\
 `jlogd` is the daemon, `jlogctl` is everything one does to a log. Both know `-h`, `--help` and `--version`.
 
 **LOG** is a directory, such as `var/spool/mainlog`, or an address: `tcp://127.0.0.1:5140/mainlog` or
-`ipc:///run/jlogd.sock/mainlog`, where the last part names the log. Every command takes both, but `check` and
-`repair`, which work on the files themselves.
+`ipc:///run/jlogd.sock/mainlog`, where the last part names the log. Every command takes both, but `check`,
+`check-spool`, `owner`, `takeover` and `repair`, which work on the files themselves.
 
 **Exit codes.** 0: done. 1: nothing found, or not healthy. 2: wrong usage. 3: failed, or interrupted before it was
 done. A failure is one line on standard error that begins with `error:`; with `JLOGD_DEBUG=1` a traceback as well.

@@ -42,8 +42,8 @@ def open_spool(node: Node, spool: Path) -> HeldSpool:
         held = hold_spool(spool, node.name, demanded=node.spool_identity, take_over=node.take_over, tell=_log.warning)
     except OSError as error:
         raise ConfigError(
-            f"node.spool: cannot use {spool}: {os.strerror(error.errno or 0).lower()}; it must belong to the user that "
-            "the daemon runs as"
+            f"node.spool: cannot use {spool}: {os.strerror(error.errno or 0).lower()}; it must be a directory with "
+            "some room that the user whom the daemon runs as may write"
         ) from None
     _log.info("spool %s is %s, that of %s", spool, held.identity.uuid, held.identity.told)
     return held

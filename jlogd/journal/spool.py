@@ -59,7 +59,7 @@ def read_identity(spool: Path, disk: Disk | None = None) -> Identity | None:
     path = spool / FILE
     try:
         data = read_all(disk or PosixDisk(), path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         found = msgspec.json.decode(data, type=Identity)
@@ -122,15 +122,15 @@ def hold_spool(
     lock = _lock(spool, f"node {node}", disk)
     try:
         known = check_identity(spool, node, demanded=demanded, take_over=take_over, disk=disk)  # it may have changed
-        foreign = [path for path, owner in _owners(spool, disk) if owner.host != disk.host()]
+        foreign = _foreign(spool, disk)
         if foreign and known is None and not take_over:
+            path, owner = foreign[0]
             raise OwnedElsewhere(
-                f"{foreign[0]} is owned by {View(foreign[0], disk).owner().told}; stop jlogd there, or once that host "
-                f"is down: jlogctl takeover {spool}"
+                f"{path} is owned by {owner.told}; stop jlogd there, or once that host is down: "
+                f"jlogctl takeover {spool}"
             )
         if take_over:
-            for path in foreign:
-                tell(_take_over(path, disk))
+            _take_over_all(foreign, disk, tell)
         if known is None or known.host != disk.host():
             known = _write(spool, known, node, disk)
         return HeldSpool(spool, known, lock, disk)
@@ -179,11 +179,7 @@ def take_over_spool(
     lock = _lock(spool, "a takeover", disk)
     try:
         known = read_identity(spool, disk)
-        foreign = [(path, owner) for path, owner in _owners(spool, disk) if owner.host != disk.host()]
-        for path, owner in foreign:
-            _refuse_held(path, owner, disk)
-        for path, _ in foreign:
-            tell(_take_over(path, disk))
+        _take_over_all(_foreign(spool, disk), disk, tell)
         if known is not None and (known.host != disk.host() or node not in ("", known.node)):
             now = _write(spool, known, node or known.node, disk)
             tell(f"{spool}: was that of {known.told}, is that of {now.told}")
@@ -224,15 +220,25 @@ def _lock(spool: Path, who: str, disk: Disk) -> Lock:
         ) from None
 
 
-def _owners(spool: Path, disk: Disk) -> list[tuple[Path, Owner]]:
-    """Logs and their owners; one whose owner cannot be read is left for `jlogctl repair`."""
+def _foreign(spool: Path, disk: Disk) -> list[tuple[Path, Owner]]:
+    """Logs of other hosts, and those; one whose owner cannot be read is left for `jlogctl repair`."""
     found = []
     for path in logs_of(spool, disk):
         try:
-            found.append((path, View(path, disk).owner()))
+            owner = View(path, disk).owner()
         except FormatError:
             continue
+        if owner.host != disk.host():
+            found.append((path, owner))
     return found
+
+
+def _take_over_all(foreign: list[tuple[Path, Owner]], disk: Disk, tell: Callable[[str], None]) -> None:
+    """Take over all of these logs, or refuse before the first one."""
+    for path, owner in foreign:
+        _refuse_held(path, owner, disk)
+    for path, _ in foreign:
+        tell(_take_over(path, disk))
 
 
 def _refuse_held(path: Path, owner: Owner, disk: Disk) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from jlogd.errors import FormatError, LogNotFound, SpoolUnfit
 from jlogd.spoolcheck import file_checks, lock_checks, mount_rules, peer_checks, verdict
 from jlogd.spoolcheck.agent import Answer
-from jlogd.spoolcheck.findings import Finding, failed, failures, unknown
+from jlogd.spoolcheck.findings import Finding, call_failed, failed, failures, unknown
 from jlogd.spoolcheck.helpers import CallFailed, Crew, NoAnswer, guarded
 from jlogd.spoolcheck.mountinfo import Facts, Mount, gather
 from jlogd.spoolcheck.peer import Address, RemoteHelper
@@ -132,7 +132,8 @@ def _run(
         try:
             crew.begin()
         except CallFailed as error:
-            yield failed("mount.writable", f"no directory can be made in it: {error}", "give it to the daemon's user")
+            what = f"no directory can be made in it: {error}"
+            yield call_failed("mount.writable", what, error.number, "give it to the daemon's user")
             return
         except NoAnswer as error:
             yield failed("mount.answers", str(error), _HANGS)

@@ -19,6 +19,7 @@ Number = int | float | str | bool
 
 # Only these two mean "somebody else has it": every other error of a lock call means that locks do not work.
 CONTENDED = (errno.EAGAIN, errno.EACCES)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # Of two names of one number, the one that manuals use.
 _NAMES = {errno.EAGAIN: "EAGAIN", errno.EOPNOTSUPP: "EOPNOTSUPP"}
 
@@ -36,6 +37,11 @@ class Finding(msgspec.Struct, frozen=True):
     def failed(self) -> bool:
         return self.status == "FAIL"
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether a full disk kept this from being tried: it then says nothing about the mount."""
+        return bool(self.numbers.get("no_room"))
+
 
 def passed(check: str, reason: str, **numbers: Number) -> Finding:
     """A line that says it works."""
@@ -50,6 +56,14 @@ def failed(check: str, reason: str, remedy: str, **numbers: Number) -> Finding:
 def unknown(check: str, reason: str, remedy: str, **numbers: Number) -> Finding:
     """A line that says it cannot be told from here."""
     return Finding(check, "UNKNOWN", reason, remedy, numbers)
+
+
+def call_failed(check: str, what: str, number: int, remedy: str) -> Finding:
+    """A line that says that an operation which must work did not. A full disk is no fault of the mount."""
+    if number in NO_ROOM:
+        again = "make room, then run jlogctl check-spool"
+        return Finding(check, "UNKNOWN", f"{what}: there is no room to try it", again, {"no_room": True})
+    return failed(check, what, remedy)
 
 
 def failures(findings: Iterable[Finding]) -> list[Finding]:

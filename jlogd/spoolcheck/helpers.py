@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from jlogd.spoolcheck.agent import Answer
-from jlogd.spoolcheck.findings import Finding, error_text, failed
+from jlogd.spoolcheck.findings import Finding, call_failed, error_text, failed
 
 AGENT = Path(__file__).with_name("agent.py")
 # A call on a healthy mount takes milliseconds; one that takes longer than this holds up every commit.
@@ -164,7 +164,7 @@ def attempt(check: str, part: Callable[[], Finding]) -> Finding:
     try:
         return part()
     except CallFailed as error:
-        return failed(check, str(error), _FAILED)
+        return call_failed(check, str(error), error.number, _FAILED)
 
 
 def guarded(check: str, part: Iterator[Finding]) -> Iterator[Finding]:
@@ -172,7 +172,7 @@ def guarded(check: str, part: Iterator[Finding]) -> Iterator[Finding]:
     try:
         yield from part
     except CallFailed as error:
-        yield failed(check, str(error), _FAILED)
+        yield call_failed(check, str(error), error.number, _FAILED)
     except NoAnswer as error:
         yield failed(check, str(error), "a commit would hang as well: see whether the storage, or the peer, is there")
 
