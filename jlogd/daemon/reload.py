@@ -22,6 +22,7 @@ NEEDS_RESTART: dict[str, str] = {
     "node.subcluster": "the name of the subcluster can be part of the spool's path",
     "node.spool": "the logs are open in the old spool",
     "listen.zmq": "clients are connected to the old sockets",
+    "listen.http_open": "the socket was bound at the start",
     "listen.socket_mode": "the unix sockets were made at the start",
     "auth.insecure": "it decides which addresses are listened on, and how",
     "auth.loopback": "clients are connected to the old sockets",
