@@ -49,7 +49,9 @@ def _server(app: App, config: ServerConfig) -> uvicorn.Server:
             http=ImpatientProtocol,
             ws="none",
             lifespan="off",
+            # What strangers send is counted, not logged: a line for each would fill the disk.
             log_config=None,
+            log_level="critical",
             access_log=False,
             server_header=False,
             proxy_headers=False,
