@@ -1,9 +1,9 @@
 """A year of counts, made up: what the cidr benchmark asks about.
 
-Addresses lie as senders of mail do: crowded in some networks, sparse in most; a few send a lot, most hardly anything. Every
-hour each address is counted a Poisson number of times, so that an hour sees some of them, a day more, a month nearly all.
-Hours are written as a logger does, days as the maintainer condenses them, then one day of minutes. The seed decides
-everything.
+Addresses lie as senders of mail do: crowded in some networks, sparse in most; a few send a lot, most hardly anything.
+Every hour each address is counted a Poisson number of times, so that an hour sees some of them, a day more, a month
+nearly all. Hours are written as a logger does, days as the maintainer condenses them, then one day of minutes. The seed
+decides everything.
 """
 
 from __future__ import annotations

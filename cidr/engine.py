@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from cidr.cache import CACHE_BYTES, Cache
 from cidr.count import Table, check_blocks, count
+from cidr.errors import SegmentGone
 from cidr.heavy import heavy
 from cidr.movers import movers
 from cidr.plan import Planner, Reading, planned
@@ -61,7 +62,11 @@ class Engine:
         started = time.perf_counter()
         self._store.look()
         tally = Tally()
-        table, reading = self._table(query, tally)
+        try:
+            table, reading = self._table(query, tally)
+        except SegmentGone:  # a maintainer condensed it after the plan was made
+            self._store.refresh()
+            table, reading = self._table(query, tally)
         self._cache.trim()
         milliseconds = (time.perf_counter() - started) * 1000
         rows = table.rows

@@ -99,6 +99,32 @@ class Timeline:
         """All that count, in one plan or another."""
         return [*self._leaves, *(s for tier in self._condensed.values() for s in tier)]
 
+    def late(self, tier: Tier) -> list[tuple[Segment, list[Segment]]]:
+        """Condensed segments of a tier for which counts came late, with these."""
+        pairs = [(segment, self._loose[segment.path]) for segment in self._condensed.get(tier, [])]
+        return [(segment, late) for segment, late in pairs if late]
+
+    def condensed_spans(self, tier: Tier) -> set[Span]:
+        """Intervals of a tier that have a condensed segment."""
+        return {Span(segment.start, segment.end) for segment in self._condensed.get(tier, [])}
+
+    def is_held(self, segment: Segment) -> bool:
+        """Whether a coarser segment that counts holds this one's counts, or has others of the same time in their
+        place."""
+        for tier in TIERS[_TIER[segment.tier] :]:
+            for coarse in self._around(tier, segment):
+                if coarse.path != segment.path and all(late.path != segment.path for late in self._loose[coarse.path]):
+                    return not segment.condensed or tier != segment.tier
+        return False
+
+    def _around(self, tier: Tier, segment: Segment) -> Iterable[Segment]:
+        """The condensed segment of a tier whose interval holds that of another, if there is one."""
+        if tier not in self._tables:
+            return ()
+        at = int(np.searchsorted(self._tables[tier][0], segment.start, side="right")) - 1
+        found = self._condensed[tier][at] if at >= 0 else None
+        return (found,) if found is not None and segment.end <= found.end else ()
+
     def reach(self) -> Span | None:
         """From the start of the first interval to the end of the last."""
         every = self.segments()

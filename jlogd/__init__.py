@@ -12,6 +12,7 @@ with jlogd.open("var/spool/mainlog") as log:            # or "tcp://127.0.0.1:51
         batch.checkpoint()
 """
 
+from jlogd.auditing import Audit, audit
 from jlogd.entry import create, open
 from jlogd.errors import (
     Closed,
@@ -46,6 +47,7 @@ from jlogd.writer.writer import Writer
 __version__ = VERSION
 
 __all__ = [
+    "Audit",
     "Batch",
     "Caps",
     "Closed",
@@ -77,6 +79,7 @@ __all__ = [
     "TooLarge",
     "UsageError",
     "Writer",
+    "audit",
     "create",
     "open",
 ]

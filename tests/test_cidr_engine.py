@@ -261,7 +261,7 @@ def test_movers_score_change_against_chance(tmp_path: Path) -> None:
         )
         rows = rows_of(engine.answer(query))
     assert [row[0].first for row in rows] == [1, 4, 3, 2]
-    block, before, after, change, factor, score = rows[0]
+    _, before, after, change, factor, score = rows[0]
     assert (before, after, change, factor) == (10, 100, 90, 100.5 / 10.5)
     assert score == pytest.approx(90 / math.sqrt(111))
 
