@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -454,7 +456,9 @@ def test_a_server_process_with_tls(tmp_path):
     config.write_text(
         f'[cidr.server]\nlisten = "127.0.0.1:0"\ntls_certificate = "{tmp_path}/crt.pem"\n'
         f'tls_key = "{tmp_path}/key.pem"\n'
+        'maintain_every = "1s"\n'
         f'[[cidr.server.token]]\nname = "me"\nsha256 = "{hashed("secret")}"\n'
+        '[cidr.maintain]\nkeep_minutes = "none"\nkeep_hours = "none"\nkeep_days = "none"\n'
     )
     (tmp_path / "token").write_text("secret\n")
     environment = {
@@ -480,6 +484,7 @@ def test_a_server_process_with_tls(tmp_path):
         assert asked.stdout.startswith(b"10.0.0.1/32        :         8\n"), asked.stderr
         with pytest.raises(JlogError, match="is not trusted"):
             Remote(url[0], "secret", str).ask(TEN)
+        _until_maintained(int(url[0].rpartition(":")[2]), tmp_path / "crt.pem")
         server.send_signal(signal.SIGTERM)
         assert server.wait(SECONDS_MAX) == 0
         assert server.stderr and server.stderr.read() == b""
@@ -489,6 +494,19 @@ def test_a_server_process_with_tls(tmp_path):
         for pipe in (server.stdout, server.stderr):
             assert pipe
             pipe.close()
+
+
+def _until_maintained(port: int, certificate: Path) -> None:
+    """Until the metrics say that maintain ran."""
+    deadline = time.monotonic() + SECONDS_MAX
+    context = ssl.create_default_context(cafile=str(certificate))
+    page = b""
+    while b'cidr_maintain_runs_total{result="done"}' not in page:
+        assert time.monotonic() < deadline, page
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=SECONDS_MAX, context=context)
+        connection.request("GET", "/metrics", headers=bearer("secret"))
+        page = connection.getresponse().read()
+        connection.close()
 
 
 def test_an_address_in_use(served: Served, tmp_path):
