@@ -217,7 +217,7 @@ def test_duckdb_reads_the_segments(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     maker.put("spam", T0, T0 + 60, {0x0A000001: 5, 0x0A000102: 7, 0x0A000103: 1})
     maker.put("spam", T0 + 60, T0 + 120, {0x0A000001: 1})
-    query = _example("duckdb").replace("var/aslogger", str(tmp_path))
+    query = _example("sql").replace("var/aslogger", str(tmp_path))
     rows = duckdb.sql(query).fetchall()
     assert rows == [("10.0.1.0/24", 8), ("10.0.0.0/24", 6)]
 

@@ -46,6 +46,7 @@ LAYERS: list[set[str]] = [
     {"log"},
     {"sources", "wire", "libjlog"},
     {"entry"},
+    {"auditing"},
     {"daemon"},
     {"cli"},
 ]
