@@ -29,8 +29,10 @@ TARGETS = {
     ("kill -9", "vip"): 0.5,
     ("cut off", "vip"): 4.5,
     ("frozen", "vip"): 4.5,
+    ("dead", "vip"): 4.5,
     ("cut off", "vip-lan"): 1.8,
     ("frozen", "vip-lan"): 1.8,
+    ("dead", "vip-lan"): 1.8,
 }
 
 
