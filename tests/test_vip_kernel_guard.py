@@ -100,6 +100,22 @@ def test_a_child_that_inherited_everything_does_not_hide_the_death(net: Net) -> 
         os.killpg(daemon.pid, signal.SIGKILL)
 
 
+def test_the_next_run_waits_for_the_guard_of_the_last(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would remove, by their mark, what the next run has just added."""
+    one = floating(net.floating(73))
+    with Holder(net, "n1", [one], window=3600.0) as holder:
+        os.kill(holder.guard, signal.SIGSTOP)
+        os.kill(holder.pid, signal.SIGKILL)
+        monkeypatch.setattr("vip.kernel.linux._ALONE_SECONDS_MAX", 0.3)
+        with pytest.raises(KernelError, match="or the guard of the last one"), running(net, "n1"):
+            pass
+        assert one.address in shown(net, "n1")
+        monkeypatch.undo()
+        os.kill(holder.guard, signal.SIGCONT)
+        with running(net, "n1") as (kernel, _):
+            assert kernel.present() == []
+
+
 @pytest.mark.slow
 def test_a_stopped_daemon_loses_its_addresses_at_the_deadline(net: Net) -> None:
     one = floating(net.floating(63))
