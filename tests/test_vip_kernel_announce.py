@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from vip_kernel_support import LONG, SECOND, Holder, floating, running, until
 from vip_net import Net, Sniffer, need_namespaces, now_ns
 
+from vip.kernel.announcer import Announcer
 from vip.kernel.interface import Conflict, LinkChanged
 from vip.kernel.schedule import Budget, Rhythm, Schedule
 
@@ -108,6 +109,31 @@ def test_the_budget_says_how_long_to_wait() -> None:
     wait = budget.wait_ns(2)
     assert 0 < wait <= SECOND // 400
     assert budget.allowed(wait) >= 1
+
+
+class Wire:
+    """A socket on which the deadline passes after so many packets: the process was stopped between two of them."""
+
+    def __init__(self, packets: int) -> None:
+        self.left = packets
+        self.sent = 0
+
+    def deadline(self) -> int:
+        return now_ns() + LONG if self.left else 0
+
+    def sendto(self, payload: bytes, where: object) -> None:
+        self.sent += 1
+        self.left -= 1
+
+
+def test_the_deadline_is_looked_at_before_every_packet() -> None:
+    wire = Wire(packets=7)
+    announcer = Announcer(Rhythm(5, GAP, REFRESH), 100_000, lambda: {"lan": bytes(6)}, wire.deadline)
+    announcer._socket = wire  # type: ignore[assignment]
+    announcer.announce("lan", [key(number) for number in range(1, 50)])
+    announcer._round()
+    announcer.defend("lan", key(1))
+    assert wire.sent == 7
 
 
 # ---- on a wire -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from vip_net import AddressOracle, Net, Sniffer, need_namespaces, now_ns
 from vip.kernel import guard
 from vip.kernel.errors import KernelError
 from vip.kernel.guard import Guard
-from vip.kernel.guard_process import FAREWELL_BYTES_MAX
+from vip.kernel.guard_process import FAREWELL_BYTES_MAX, _last_words
 from vip.kernel.interface import AddressGone, GuardDied
 
 
@@ -75,6 +76,8 @@ def test_what_ends_a_service_or_a_terminal_does_not_end_the_guard(net: Net, numb
     one = floating(net.floating(62))
     with Holder(net, "n1", [one], window=3600.0) as holder:
         os.kill(holder.guard, number)
+        time.sleep(0.3)
+        assert not holder.events("GuardDied")
         assert os.getsid(holder.guard) == holder.guard  # not in the session that a terminal ends
         os.kill(holder.pid, signal.SIGKILL)
         until(lambda: one.address not in shown(net, "n1"), "the guard removes it")
@@ -256,6 +259,16 @@ def test_a_farewell_that_is_too_long_is_refused(net: Net) -> None:
     made = Guard()
     with pytest.raises(KernelError, match="at most 65536"):
         made.set_farewell(b"x" * (FAREWELL_BYTES_MAX + 1))
+    made.close()
+
+
+def test_a_death_while_the_farewell_is_written_leaves_the_last_whole_one() -> None:
+    made = Guard()
+    made.set_farewell(b"the first")
+    made._where = ctypes.c_uint64(made._where.value)  # the store that makes it valid is never reached
+    made.set_farewell(b"second")
+    assert _last_words(made._memory) == b"the first"
+    made._where = ctypes.c_uint64(0)
     made.close()
 
 
