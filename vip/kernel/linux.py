@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from vip.kernel import addresses, gate, links
-from vip.kernel.address_messages import Spot, remove_ours
+from vip.kernel.address_messages import Spot, remove, remove_ours
 from vip.kernel.addresses import SECOND_NS, Addresses, raw
 from vip.kernel.announcer import Announcer
 from vip.kernel.errors import KernelError, in_words
@@ -319,6 +319,10 @@ def _clean_slate() -> None:
     """Remove what a former run left, before its filter is replaced by ours. Raises `KernelError`."""
     netlink = Netlink()
     try:
+        # Nobody has this address; without the privilege the kernel does not even look.
+        for failure in netlink.bulk([remove(Spot(bytes(4), 1, _IPV4_BITS))]):
+            if failure.number == errno.EPERM:
+                raise KernelError(f"addresses cannot be changed: {in_words(errno.EPERM)}")
         _, failures = remove_ours(netlink)
     except OSError as error:
         raise KernelError(f"cannot read the addresses: {in_words(error.errno or errno.EIO)}") from None
