@@ -1,4 +1,4 @@
-"""`python -m bench.vip failover`: the gap a client sees and how often an address is spoken for twice, fault by fault."""
+"""`python -m bench.vip failover`: the gap a client sees, and how often an address is spoken for twice, by fault."""
 
 from __future__ import annotations
 
