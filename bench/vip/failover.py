@@ -76,7 +76,8 @@ def _median(results: Sequence[Result]) -> Result:
 def _line(result: Result) -> str:
     if result.failure:
         return f"{result.label}: {result.fault}: not measured: {result.failure}"
-    return f"{result.label}: {result.fault}: gap {result.gap:.3f} s, spoken for twice {result.spoke_twice} times"
+    twice = f"spoken for twice {result.spoke_twice} times, held twice for {result.held_twice:.1f} s"
+    return f"{result.label}: {result.fault}: gap {result.gap:.3f} s, {twice}"
 
 
 def _table(results: Sequence[Result]) -> Table:
