@@ -2,6 +2,8 @@
 
     python -m bench.vip kernel                 addresses in bulk, the gate, lifetimes: about a minute
     python -m bench.vip kernel --rounds 10
+    python -m bench.vip failover               us, keepalived and ucarp, fault by fault: some ten minutes
+    python -m bench.vip failover --system vip --fault "kill -9"
 
 Needs root, for network namespaces. Numbers are kept beside those of `python -m bench`.
 """
@@ -23,6 +25,7 @@ from rich.table import Table
 
 from bench import vip  # noqa: F401  (the tests' networks are found through it)
 from bench.samples import duration
+from bench.vip.failover import failover
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 WIDTH = 132
@@ -30,7 +33,7 @@ WIDTH = 132
 
 @click.group()
 def main() -> None:
-    """Measure vip: its kernel half beside `ip -batch`."""
+    """Measure vip: its kernel half beside `ip -batch`, failover beside keepalived and ucarp."""
 
 
 @main.command()
@@ -64,6 +67,9 @@ def _facts() -> dict[str, object]:
         "python": platform.python_version(),
         "iproute2": subprocess.run(["ip", "-V"], capture_output=True, text=True).stdout.strip(),
     }
+
+
+main.add_command(failover)
 
 
 if __name__ == "__main__":
