@@ -171,6 +171,7 @@ def test_request_reply_and_advertisement_again_and_again(net: Net) -> None:
     arp = [sight.when for sight in sniffer.of(some[0].address, "arp")]
     advertised = [sight.when for sight in sniffer.of(some[1].address, "na")]
     assert {sight.mac for sight in sniffer.sights} == {net.mac("n1")}
+    assert arp[1] - arp[0] < SECOND  # request and reply are one announcement
     for times in (arp[0::2], arp[1::2], advertised):
         assert times[0] >= begun
         gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -235,7 +236,7 @@ def test_nothing_is_said_past_the_deadline_and_all_of_it_again_when_it_moves(net
 def test_a_process_that_was_stopped_announces_again(net: Net) -> None:
     """Long enough for another node to have spoken; the address is held all the time."""
     one = floating(net.floating(4))
-    quick = {"announce_times": 1}
+    quick = {"announce_times": 1, "announce_refresh_seconds": 3600.0}
     with Sniffer(net, [one.address]) as sniffer, Holder(net, "n1", [one], window=3600.0, settings=quick) as holder:
         until(lambda: len(sniffer.of(one.address, "arp")) == 2, "the first and only announcement")
         os.kill(holder.pid, signal.SIGSTOP)
@@ -247,7 +248,10 @@ def test_a_process_that_was_stopped_announces_again(net: Net) -> None:
 
 def test_a_carrier_that_comes_back_is_a_reason_to_announce(net: Net) -> None:
     one = floating(net.floating(5))
-    with Sniffer(net, [one.address]) as sniffer, running(net, "n1", announce_times=1) as (kernel, events):
+    with (
+        Sniffer(net, [one.address]) as sniffer,
+        running(net, "n1", announce_times=1, announce_refresh_seconds=3600.0) as (kernel, events),
+    ):
         kernel.add([one], now_ns() + LONG)
         kernel.announce([one])
         until(lambda: len(sniffer.of(one.address, "arp")) == 2, "the first and only announcement")

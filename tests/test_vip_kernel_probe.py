@@ -15,6 +15,7 @@ from vip_kernel_support import LONG, SECOND, floating, running, until
 from vip_net import Net, Sniffer, inside, need_namespaces, now_ns
 
 from vip.kernel import packets
+from vip.kernel.listener import Listener
 
 MAC = bytes.fromhex("020000000001")
 WINDOW = SECOND // 5
@@ -28,6 +29,13 @@ def test_what_is_built_is_understood(address: bytes, mac: bytes) -> None:
         assert packets.heard(packet.protocol, packet.payload, mac) == packets.Heard(address, mac)
     asked = packets.probe(address, mac)
     assert packets.heard(asked.protocol, asked.payload, mac) == packets.Heard(address, mac, asking=True)
+
+
+def test_an_announcement_is_a_request_and_a_reply() -> None:
+    """Some hosts learn only from the one, some only from the other."""
+    said = packets.announcements(bytes([10, 0, 0, 1]), MAC)
+    assert [packet.payload[6:8] for packet in said] == [b"\0\1", b"\0\2"]
+    assert {(packet.protocol, packet.to) for packet in said} == {(0x0806, b"\xff" * 6)}
 
 
 @given(st.sampled_from([packets.ETH_P_ARP, packets.ETH_P_IPV6, 0x0800]), st.binary(max_size=100))
@@ -44,6 +52,20 @@ def test_the_checksum_adds_up(address: bytes) -> None:
         while total >> 16:
             total = (total & 0xFFFF) + (total >> 16)
         assert total == 0xFFFF
+
+
+def test_our_own_voice_on_another_of_our_interfaces_is_not_foreign() -> None:
+    """Two interfaces in one network: what leaves the one comes in at the other."""
+    own, other, reported = MAC, bytes.fromhex("020000000002"), []
+    listener = Listener(None, lambda: {"lan": own, "second": other}, reported.append)  # type: ignore[arg-type]
+    address = bytes([10, 77, 16, 1])
+    listener._asked = {("lan", address): None}
+    for asking in (False, True):
+        listener._consider("lan", packets.Heard(address, other, asking))
+    assert listener._asked == {("lan", address): None} and not reported
+    stranger = bytes.fromhex("020000000003")
+    listener._consider("lan", packets.Heard(address, stranger))
+    assert listener._asked == {("lan", address): stranger}
 
 
 @pytest.fixture(scope="module")

@@ -139,8 +139,7 @@ class LinuxKernel:
         }
         return parts.addresses.remove(spots)
 
-    def remove_all(self, known: Collection[str] = ()) -> list[Floating]:
-        """`known` is not needed: our second mark (`address_messages`) is understood by kernels before the tag, too."""
+    def remove_all(self) -> list[Floating]:
         parts = self._running()
         parts.announcer.withdraw_all()
         return parts.addresses.remove_ours()
