@@ -382,7 +382,7 @@ class Daemon:
 
     def removed_all(self, failed: str) -> None:
         def told(now: int) -> None:
-            there = self.node.holdings.present_floatings()
+            there = list(self.node.holdings.present.values())
             self.node.removed_all(now, failed)
             if not failed:
                 self.counts["removed"] += len(there)
