@@ -45,6 +45,7 @@ from jlogd.daemon.config import parse
 from jlogd.daemon.defaults import DEFAULT_TOML
 from jlogd.daemon.manager_metrics import manager_metrics
 from jlogd.daemon.metrics import all_metrics
+from vip.config import parse as parse_vip
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -292,6 +293,8 @@ def test_configurations_are_right(page: Path) -> None:
             where = f"{name_of(page)}:{block.line}"
             if re.search(r"^\[+(as_logger|cidr)\b", block.text, re.MULTILINE):
                 parse_cidr(block.text, where)
+            elif re.search(r"^\[+vip\b", block.text, re.MULTILINE):
+                parse_vip(block.text, where)
             else:
                 parse(block.text, where)
 

@@ -173,14 +173,16 @@ def test_the_import_check_sees_every_form():
     assert "wire" not in allowed("sources") and "writer" not in allowed("subscriber") and "cli" not in allowed("daemon")
 
 
-# Which of jlogd's parts another part of the house may use: `cidr` reads logs as every subscriber does, is configured
-# in the same words, and its commands end and print as those of jlogd.
+# Which of jlogd's parts another part of the house may use: `cidr` reads logs as every subscriber does, `vip` writes to
+# one as every program does. Both are configured in the same words, and their commands end and print as those of jlogd.
 STANDING_ALONE: dict[str, set[str]] = {
-    "vip": set(),
-    "cluster": set(),
+    "vip": {"errors", "jlogd", "version"},
+    "cluster": {"errors"},
     "cidr": {"subscriber", "jlogd", "log", "errors", "version"},
 }
-SHARED_MODULES = {"cidr": {"jlogd.daemon.units", "jlogd.daemon.toml_structs"}}
+_CONFIGURATION = {"jlogd.daemon.units", "jlogd.daemon.toml_structs", "jlogd.daemon.toml_lines"}
+_DAEMON = {"jlogd.daemon.addresses", "jlogd.daemon.http", "jlogd.daemon.notify"}
+SHARED_MODULES = {"cidr": _CONFIGURATION, "vip": _CONFIGURATION | _DAEMON}
 
 
 def test_other_parts_of_the_house_stand_alone():

@@ -121,7 +121,9 @@ class Daemon:
         """What is wrong, in words; nothing when all is well."""
         found = [f"log {name} is not served: {why}" for name, why in self.logs.unserved.items()]
         found += [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
-        return found + self.server.problems() + self.inputs.problems() + self.texts.problems() + self.managing.problems()
+        return (
+            found + self.server.problems() + self.inputs.problems() + self.texts.problems() + self.managing.problems()
+        )
 
     def lost(self) -> str:
         """Why the spool or a log of it is not this host's any more; empty while all are."""

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from vip.kernel import addresses, gate, links
-from vip.kernel.address_messages import Spot, remove_ours
+from vip.kernel.address_messages import Spot, remove, remove_ours
 from vip.kernel.addresses import SECOND_NS, Addresses, raw
 from vip.kernel.announcer import Announcer
 from vip.kernel.errors import KernelError, in_words
@@ -139,8 +139,7 @@ class LinuxKernel:
         }
         return parts.addresses.remove(spots)
 
-    def remove_all(self, known: Collection[str] = ()) -> list[Floating]:
-        """`known` is not needed: our second mark (`address_messages`) is understood by kernels before the tag, too."""
+    def remove_all(self) -> list[Floating]:
         parts = self._running()
         parts.announcer.withdraw_all()
         return parts.addresses.remove_ours()
@@ -149,14 +148,16 @@ class LinuxKernel:
 
     def probe(self, wanted: Sequence[Floating], window_ns: int) -> dict[str, str]:
         by_interface: dict[str, list[bytes]] = {}
-        for floating in wanted:
+        there = set(self._running().addresses.known.values())
+        for floating in there.intersection(wanted):  # what is not there is never announced, whoever asks for it
             by_interface.setdefault(floating.interface, []).append(raw(floating.address))
         found = self._running().listener.probe(by_interface, window_ns)
         return {addresses.text(address): mac_text(mac) for address, mac in found.items()}
 
     def announce(self, wanted: Sequence[Floating]) -> None:
         by_interface: dict[str, list[bytes]] = {}
-        for floating in wanted:
+        there = set(self._running().addresses.known.values())
+        for floating in there.intersection(wanted):  # what is not there is never announced, whoever asks for it
             by_interface.setdefault(floating.interface, []).append(raw(floating.address))
         for interface, some in by_interface.items():
             self._running().announcer.announce(interface, some)
@@ -319,6 +320,10 @@ def _clean_slate() -> None:
     """Remove what a former run left, before its filter is replaced by ours. Raises `KernelError`."""
     netlink = Netlink()
     try:
+        # Nobody has this address; without the privilege the kernel does not even look.
+        for failure in netlink.bulk([remove(Spot(bytes(4), 1, _IPV4_BITS))]):
+            if failure.number == errno.EPERM:
+                raise KernelError(f"addresses cannot be changed: {in_words(errno.EPERM)}")
         _, failures = remove_ours(netlink)
     except OSError as error:
         raise KernelError(f"cannot read the addresses: {in_words(error.errno or errno.EIO)}") from None
