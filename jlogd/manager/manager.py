@@ -112,6 +112,8 @@ class Manager:
 
     def problems(self) -> list[str]:
         """What is wrong, in words. From any thread."""
+        if self.hub.failed or self.rounds.failed:
+            return ["a thread of the manager failed: nothing is pulled until it is started again; its log says why"]
         return problems(list(self.hub.sessions.values()), self.rounds.trouble, self.stuck_seconds)
 
     def _carry_out(self) -> None:

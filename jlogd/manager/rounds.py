@@ -117,6 +117,11 @@ class Rounds:
                 found[f"files_{name}"] = found.get(f"files_{name}", 0) + number
         return found
 
+    @property
+    def failed(self) -> bool:
+        """Whether the thread ended by itself."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._stopping
+
     def start(self) -> None:
         """Begin."""
         self._thread.start()
