@@ -21,6 +21,7 @@ from jlogd.journal.stat import log_stat
 from jlogd.journal.subscribers import Subscribers
 from jlogd.journal.types import Caps, LogStat, Start, SubscriberStat
 from jlogd.journal.view import View
+from jlogd.spoolcheck.verdict import told_risks
 from jlogd.subscriber.local import EphemeralFeed, NamedFeed
 from jlogd.subscriber.subscriber import Subscriber, close_abandoned
 from jlogd.writer.committer import Committer
@@ -165,6 +166,7 @@ class LocalLog(Log):
             raise Closed(f"{self.target} was closed")
         found = self._journal.stat() if self._journal else log_stat(self._view, Subscribers(self._view))
         found.target = self.target
+        found.risks = told_risks(self._path.parent)
         return found
 
     def producer_position(self, producer: str) -> int | None:

@@ -110,7 +110,7 @@ def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
         (("STAT", "var/log"), "did you mean stat?"),
         (("subscriber", "ad", "var/log"), "did you mean add?"),
         (("subscriber", "frobnicate"), "there are: add, caps, clone, list, remove, set"),
-        (("frobnicate",), "there are: append, check, create"),
+        (("frobnicate",), "there are: append, check, check-spool"),
         (("./var/log",), "the command comes first: jlogctl stat ./var/log"),
     ],
 )

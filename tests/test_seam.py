@@ -42,7 +42,7 @@ DISK_METHODS = {
 LAYERS: list[set[str]] = [
     {"errors", "version"},
     {"journal"},
-    {"writer", "subscriber"},
+    {"writer", "subscriber", "spoolcheck"},
     {"log"},
     {"sources", "wire", "libjlog"},
     {"entry"},

@@ -337,7 +337,7 @@ def test_a_client_that_reads_nothing_loses_its_session(daemon: Daemon, raw: Raw)
     def gone() -> bool:
         for _ in range(5000):
             try:
-                deaf.socket.send(b'{"verb":"dance","id":1,"x":"' + b"y" * 100 + b'"}', zmq.DONTWAIT)
+                deaf.socket.send(m.encode(m.Checkpoint(1, 99, 1)), zmq.DONTWAIT)  # refused, in more words than a pong
             except zmq.Again:
                 break
         for _ in range(5000):

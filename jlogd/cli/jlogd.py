@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -33,11 +34,16 @@ def cli() -> None:
 
 @cli.command("run")
 @click.option("--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="The configuration.")
-def run(config: Path | None) -> int:
+@click.option("--accept-risk", is_flag=True, help="Run though the spool's mount is not fit; the spool remembers it.")
+def run(config: Path | None, accept_risk: bool) -> int:
     """Run the daemon until SIGTERM or Ctrl-C.
 
     SIGHUP reads the configuration again. Without --config it runs on built-in defaults: the spool under ./var, syslog
     on 127.0.0.1:5514, ZeroMQ on 127.0.0.1:5140, metrics and health on 127.0.0.1:5180.
+
+    At every start it looks whether the mount of the spool and its locks are fit for logs, as jlogctl check-spool does,
+    and refuses a spool where something failed. With --accept-risk it runs all the same; jlogctl stat and the metrics
+    tell that of the spool's logs for ever after.
 
     \b
     Examples:
@@ -46,7 +52,7 @@ def run(config: Path | None) -> int:
     """
     from jlogd.daemon import daemon
 
-    return daemon.run(config)
+    return daemon.run(config, partial(daemon.admitted, accept_risk=accept_risk))
 
 
 @cli.command("manager")

@@ -1,6 +1,6 @@
 """The configuration of the daemon: `jlogd.toml` as frozen structs, read by `load` and `parse`.
 
-    [node]              name, subcluster, spool
+    [node]              name, subcluster, spool, spool_identity, take_over
     [listen]            zmq, http, socket_mode
     [auth]              see jlogd/daemon/auth.py
     [log.NAME]          subscribers, segment_size, durability, compression, max_lag_bytes, max_lag_age, on_full
@@ -55,6 +55,8 @@ SUBSCRIBERS_MAX = 1000
 SOURCES_MAX = 1000
 LISTENERS_MAX = 64
 
+SPOOL_IDENTITY = r"\A([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?\Z"
+SPOOL_IDENTITY_ACCEPTED = 'a uuid as `jlogctl owner SPOOL` shows it, or "" for any spool'
 NAME_ACCEPTED = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
 # Settings of the sources that are written as sizes and durations; the sources themselves count in bytes and seconds.
 UNIT_FIELDS: dict[str, type] = {
@@ -88,6 +90,8 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name = msgspec.field(default_factory=host_name)
     subcluster: Name = "default"
     spool: Text = "var/spool"
+    spool_identity: Annotated[str, Meta(pattern=SPOOL_IDENTITY, description=SPOOL_IDENTITY_ACCEPTED)] = ""
+    take_over: bool = False
     state: Text = "var/state"
 
 

@@ -31,7 +31,8 @@ from jlogd.daemon.metrics import JlogdCollector, make_registry
 from jlogd.daemon.notify import Notifier
 from jlogd.daemon.reload import Change, reload_plan
 from jlogd.daemon.server import Server
-from jlogd.errors import ConfigError, JlogError
+from jlogd.daemon.spool import open_spool, prepare_spool
+from jlogd.errors import Fenced, JlogError
 from jlogd.manager.texts import Texts
 from jlogd.version import VERSION
 
@@ -59,16 +60,16 @@ class Daemon:
             node=config.node.name,
             subcluster=config.node.subcluster,
         )
-        _make_spool(config.spool)
+        self.spool = open_spool(config.node, config.spool)
         self.logs = SpoolLogs(config.spool, lambda name: self._collector.sync_times(name).observe)
         self.inputs = Inputs(self.logs)
-        node = config.node
-        self.texts = Texts(
-            config.text_ledger, node.name, node.subcluster, lambda name: self.logs.get(name).journal
-        )  # fmt: skip
-        self.managing = Managing(config)
         self.http: HttpServer | None = None
         try:
+            node = config.node
+            self.texts = Texts(
+                config.text_ledger, node.name, node.subcluster, lambda name: self.logs.get(name).journal
+            )  # fmt: skip
+            self.managing = Managing(config)
             self.server = Server(
                 self.logs,
                 config.listen.zmq,
@@ -122,6 +123,10 @@ class Daemon:
         found += [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
         return found + self.inputs.problems() + self.texts.problems() + self.managing.problems()
 
+    def lost(self) -> str:
+        """Why the spool or a log of it is not this host's any more; empty while all are."""
+        return self.spool.lost() or self.logs.lost()
+
     def reload(self, config: Config) -> tuple[list[Change], list[Change]]:
         """Apply what can be applied while running; the changes that were, and those that were not, with the reason.
 
@@ -163,6 +168,13 @@ class Daemon:
         self.logs.close()
         if self.http is not None:
             self.http.close()
+        self.spool.release()
+
+
+def admitted(config: Config, accept_risk: bool = False) -> Daemon:
+    """A daemon whose spool was looked at first; `accept_risk`: even if its mount is not fit for logs."""
+    prepare_spool(config.node, config.spool, accept_risk)
+    return Daemon(config)
 
 
 class Running(Protocol):
@@ -174,13 +186,15 @@ class Running(Protocol):
 
     def problems(self) -> list[str]: ...
 
+    def lost(self) -> str: ...
+
     def reload(self, config: Config) -> tuple[list[Change], list[Change]]: ...
 
     def announce(self, path: Path | None) -> str:
         """Say what runs where; the same in a few words."""
 
 
-def run(path: Path | None, make: Callable[[Config], Running] = Daemon) -> int:
+def run(path: Path | None, make: Callable[[Config], Running] = admitted) -> int:
     """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     config = load(path) if path is not None else default_config()
@@ -205,14 +219,17 @@ def run(path: Path | None, make: Callable[[Config], Running] = Daemon) -> int:
 
 
 def _wait(daemon: Running, path: Path | None, signals: queue.SimpleQueue[int], notifier: Notifier) -> None:
-    """Serve until a signal ends it."""
+    """Serve until a signal ends it. Raises `Fenced` when another host took the spool or a log over."""
     known: list[str] = []
     while True:
         try:
             number = signals.get(timeout=min(notifier.watchdog_interval or TICK_SECONDS, TICK_SECONDS))
         except queue.Empty:
+            number = 0
+        if not number:
             notifier.watchdog()
             known = _tell_problems(daemon.problems(), known)
+            _check_owned(daemon)
             continue
         if number in _ENDING:
             _log.info("%s: stopping", signal.Signals(number).name)
@@ -220,6 +237,12 @@ def _wait(daemon: Running, path: Path | None, signals: queue.SimpleQueue[int], n
         notifier.reloading()
         _reload(daemon, path)
         notifier.ready()
+
+
+def _check_owned(daemon: Running) -> None:
+    """A daemon whose spool another host took over has nothing more to do there: its commits fail, its reads are old."""
+    if lost := daemon.lost():
+        raise Fenced(f"{lost}; nothing is acknowledged here any more, and this daemon ends")
 
 
 def _tell_problems(problems: list[str], known: list[str]) -> list[str]:
@@ -249,10 +272,3 @@ def _reload(daemon: Running, path: Path | None) -> None:
         _log.warning("SIGHUP: not applied %s", change)
     if not applied and not left:
         _log.info("SIGHUP: %s has not changed", path)
-
-
-def _make_spool(spool: Path) -> None:
-    try:
-        spool.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"node.spool: cannot make {spool}: {error.strerror}; choose another directory") from None

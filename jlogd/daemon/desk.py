@@ -19,6 +19,7 @@ from jlogd.daemon.session import Logs, Served, Session
 from jlogd.errors import JlogError, NotServed, SubscriberBusy, SubscriberUnknown, UsageError
 from jlogd.journal.subscribers import check_subscriber_name
 from jlogd.journal.types import LogStat
+from jlogd.spoolcheck.verdict import told_risks
 from jlogd.wire import messages
 from jlogd.wire.messages import FromDaemon
 
@@ -101,9 +102,9 @@ class Desk:
             self._answer(session, answer, None)
 
     def _handle(self, session: Session, request: messages.FromClient) -> FromDaemon | None:
-        for name in (getattr(request, "name", ""), getattr(request, "source", "")):
-            if name:  # before it becomes part of a path
-                check_subscriber_name(name)
+        given = [name for name in (getattr(request, "name", ""), getattr(request, "source", "")) if name]
+        for name in (*given, *getattr(request, "subscribers", ())):  # before it becomes part of a path
+            check_subscriber_name(name)
         match request:
             case messages.ListLogs():
                 return messages.Logs(request.id, [name for name in self._logs.names() if session.party.sees(name)])
@@ -158,7 +159,9 @@ class Desk:
         journal.prune()
 
     def _stat(self, log: str) -> LogStat:
-        stat = self._logs.get(log).journal.stat()
+        journal = self._logs.get(log).journal
+        stat = journal.stat()
+        stat.risks = told_risks(journal.path.parent)
         for subscriber in stat.subscribers:
             holder = self.holder(log, subscriber.name)
             if holder is not None:  # the lock is this daemon's; who is behind it is what people want to know

@@ -22,6 +22,7 @@ from jlogd.daemon.auth import Auth, Demand, demand_of
 from jlogd.daemon.gate import Gate
 from jlogd.daemon.grants import Access
 from jlogd.daemon.tally import Tally
+from jlogd.daemon.watch import Watch
 from jlogd.errors import CannotListen
 from jlogd.wire.address import check_address, check_socket_free
 from jlogd.wire.keys import KeyPair, read_pair
@@ -46,6 +47,8 @@ _COPY_BYTES = 8 << 10
 _SEND_COPY_BYTES = 256 << 10
 # An address that was just left is free once ZeroMQ's own thread has closed it.
 REBIND_SECONDS = 2.0
+# More parts than an append has are refused; a message of thousands is no mistake.
+PARTS_MAX = 16 * APPEND_BATCHES_MAX
 
 _log = logging.getLogger("jlogd.server")
 
@@ -81,9 +84,11 @@ class Door:
         self._pair = read_pair(auth.key) if auth.key else None
         self._mode = socket_mode
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.gate = Gate(self._context, Access(auth), tally or Tally())
+        tally = tally or Tally()
+        self.gate = Gate(self._context, Access(auth), tally)
         self.socket = self._context.socket(zmq.ROUTER)
         self._configure(self.socket)
+        self.watch = Watch(self.socket, tally)
         self.addresses: list[str] = []
         self._demands: dict[str, Demand] = {}
         try:
@@ -126,14 +131,19 @@ class Door:
         if more:
             part = socket.recv(copy=False)
             control, more = part.bytes, part.more
+        parts = 0
         while more:
             part = socket.recv(copy=False)
-            more = part.more
+            more, parts = part.more, parts + 1
             if frames is not None and len(frames) < APPEND_BATCHES_MAX:
                 frames.append(part.bytes if len(part) < _COPY_BYTES else part.buffer)
             else:
                 frames = None
-        return Incoming(identity.bytes, control, frames, user, peer, int(descriptor or -1))
+        incoming = Incoming(identity.bytes, control, frames, user, peer, int(descriptor or -1))
+        self.watch.heard(incoming.descriptor)
+        if parts > PARTS_MAX:
+            self.watch.fault(incoming.identity, incoming.descriptor, "too_many_parts")
+        return incoming
 
     def send(self, identity: bytes, control: bytes, frame: bytes | None = None) -> Sent:
         """Send to a peer, or say that it is gone, or that it does not read what it was sent."""
@@ -153,6 +163,7 @@ class Door:
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
         """Stop listening; what was sent has a moment to leave."""
+        self.watch.close()
         self.socket.close(linger=linger_ms)
         self.gate.close()
         self._context.term()

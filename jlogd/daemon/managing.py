@@ -120,6 +120,10 @@ class ManagerDaemon:
         """What is wrong, in words; nothing when all is well."""
         return self.managing.problems()
 
+    def lost(self) -> str:
+        """Nothing: a manager owns no spool."""
+        return ""
+
     def reload(self, config: Config) -> tuple[list[Change], list[Change]]:
         """Apply what can be applied while running; the changes that were, and those that were not, with the reason."""
         if not config.manager.node:

@@ -93,8 +93,12 @@ LOG_GAUGES: tuple[tuple[Metric, LogValue], ...] = (
         lambda stat: stat.newest_time,
     ),
     (
-        _gauge("log_failed", "1 when the log accepts nothing until it is opened again, else 0."),
+        _gauge("log_failed", "1 when the log accepts nothing because it failed, else 0."),
         lambda stat: float(bool(stat.failed)),
+    ),
+    (
+        _gauge("log_accepted_risks", "Risks of the spool's mount that were ever accepted; see `jlogctl stat`."),
+        lambda stat: len(stat.risks),
     ),
 )
 LOG_PINNED = _gauge("log_pinned_by", "1 for the subscriber that keeps the oldest segment.", "log", "subscriber")

@@ -21,6 +21,8 @@ NEEDS_RESTART: dict[str, str] = {
     "node.name": "open sockets, metrics and producers carry the name of the node",
     "node.subcluster": "the name of the subcluster can be part of the spool's path",
     "node.spool": "the logs are open in the old spool",
+    "node.spool_identity": "it is looked at when the spool is opened, at the start",
+    "node.take_over": "a spool is taken over at the start, or by jlogctl takeover",
     "node.state": "the ledger is open in the old directory",
     "listen.zmq": "clients are connected to the old sockets",
     "listen.socket_mode": "the unix sockets were made at the start",

@@ -67,6 +67,8 @@ ACKS_MAX = 1024
 # A client that is silent for so long is looked for: the connection of a process that died is gone.
 PROBE_SECONDS = 2.0
 SWEEP_SECONDS = 0.5
+# Answers that a client does not read, besides the deliveries it gave credit for.
+UNREAD_BYTES_MAX = 16 << 20
 # Errors that are counted with the peer that caused them.
 TURNED_AWAY = frozenset({"protocol", "no-session", "not-authenticated", "not-granted", "format", "too-large"})
 # At the end: time for batches under way to be committed.
@@ -163,6 +165,7 @@ class Server:
         """What there is at the moment."""
         sessions = list(self._sessions.values())
         return {
+            "connections": self._door.watch.connections,
             "sessions": len(sessions),
             "subscriptions": sum(len(session.subscriptions) for session in sessions),
             "append_bytes_under_way": self._intake.under_way,
@@ -291,21 +294,25 @@ class Server:
 
     def _refuse_message(self, incoming: Incoming, error: JlogError) -> None:
         count = len(incoming.frames or ()) or 1
-        self._turned_away(error, incoming.user, incoming.peer, count)
+        self._turned_away(error, incoming, count)
         answer = messages.refused(messages.request_id(incoming.control), error, count)
-        self._door.send(incoming.identity, messages.encode(answer))
+        if self._door.send(incoming.identity, messages.encode(answer)) == "stalled":
+            self._door.watch.fault(incoming.identity, incoming.descriptor, "does_not_read")
+            if session := self._sessions.get(incoming.identity):
+                self._drop(session, "stalled")
 
     def _refuse(self, session: Session, id_: int, error: JlogError, count: int = 1) -> None:
         self._events[f"refused_{error.code.replace('-', '_')}"] += count
-        self._turned_away(error, session.user, session.peer, count)
+        self._turned_away(error, session, count)
         self._send(session, messages.encode(messages.refused(id_, error, count)))
 
-    def _turned_away(self, error: JlogError, user: str, peer: str, count: int) -> None:
+    def _turned_away(self, error: JlogError, who: Incoming | Session, count: int) -> None:
         """Count what no client of ours would send, or what its grants do not cover."""
         if error.code in TURNED_AWAY:
-            who = self._access.name_of(user, peer)
-            if self.tally.count(error.code.replace("-", "_"), who, count):
-                _log.warning("turned away %s: %s", who, error)
+            self._door.watch.fault(who.identity, who.descriptor)
+            name = self._access.name_of(who.user, who.peer)
+            if self.tally.count(error.code.replace("-", "_"), name, count):
+                _log.warning("turned away %s: %s", name, error)
 
     def _greet(self, incoming: Incoming, hello: messages.Hello, party: Party) -> None:
         if hello.protocol < messages.PROTOCOL_MIN:
@@ -318,8 +325,11 @@ class Server:
             self._drop(session, "superseded")
         if len(self._sessions) >= SESSIONS_MAX:
             raise SlowDown(f"the daemon serves {SESSIONS_MAX} clients already")
-        session = Session(incoming.identity, hello.client, hello.note, incoming.user, incoming.peer, party)
+        session = Session(
+            incoming.identity, hello.client, hello.note, incoming.user, incoming.peer, party, incoming.descriptor
+        )
         self._sessions[incoming.identity] = session
+        self._door.watch.sessions |= {incoming.descriptor}
         self._events["sessions"] += 1
         protocol = min(hello.protocol, messages.PROTOCOL)
         self._send(
@@ -449,11 +459,18 @@ class Server:
 
     def _send(self, session: Session, control: bytes, frame: bytes | None = None) -> None:
         if session.alive:
+            self._door.watch.sent(session.descriptor, len(control) + len(frame or b""))
             sent = self._door.send(session.identity, control, frame)
+            if sent == "stalled":
+                self._cut(session)
             if sent != "sent":
                 self._drop(session, sent)
 
     # Sessions
+
+    def _cut(self, session: Session) -> None:
+        """It does not read what it is sent."""
+        self._door.watch.fault(session.identity, session.descriptor, "does_not_read", session.since)
 
     def _probe(self, session: Session) -> None:
         """Notice that a client is gone: ZeroMQ knows it when something is sent."""
@@ -464,9 +481,14 @@ class Server:
         if now - self._swept < SWEEP_SECONDS:
             return
         self._swept = now
+        self._door.watch.sessions = frozenset(session.descriptor for session in self._sessions.values())
         for session in list(self._sessions.values()):
             silent = now - session.heard
-            if silent > self._limits.session_seconds:
+            window = sum(subscription.window for subscription in list(session.subscriptions.values()))
+            if self._door.watch.unread(session.descriptor) > window + UNREAD_BYTES_MAX:
+                self._cut(session)
+                self._drop(session, "stalled")
+            elif silent > self._limits.session_seconds:
                 self._drop(session, "expired")
             elif silent > PROBE_SECONDS:
                 self._probe(session)

@@ -44,8 +44,8 @@ class Logs(Protocol):
 class Session:
     """One client. `under_way` counts bytes (see `COST_MIN`) of batches that are not answered yet.
 
-    `user`: what the gate said of its connection; `peer`: its address; `party`: who that is and what it may do, looked
-    up with each message.
+    `user`: what the gate said of its connection; `peer`, `descriptor`: its address and socket; `party`: who that is and
+    what it may do, looked up with each message.
     `owed`: a batch of this log and producer was refused for now, and no later one is taken before it: where it starts.
     """
 
@@ -55,7 +55,9 @@ class Session:
     user: str
     peer: str
     party: Party
+    descriptor: int
     alive: bool = True
+    since: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
     under_way: int = 0
     requests: int = 0

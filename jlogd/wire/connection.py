@@ -42,6 +42,8 @@ RETRY_SECONDS_MAX = 2.0
 # A daemon that says nothing for so long, although it is asked, is gone without a word (a host that lost its power).
 DEAD_SECONDS = 10.0
 TICK_SECONDS = 0.25
+# Greetings that may fail without a reason before the reason is taken to be the keys.
+GREETINGS_MAX = 3
 # Time for a goodbye to leave when a connection is closed.
 LINGER_MS = 200
 
@@ -259,7 +261,7 @@ class Connection:
             kept_out = bool(self._link.failure)
             if kept_out and self._next_server_key(self._link):
                 self._close_link()
-                self._next_try = now
+                self._next_try = now + RETRY_SECONDS_MIN * random.uniform(0.5, 1.0)
                 return
             self._close_link()
         was_up, self.limits = self.limits is not None, None
@@ -276,10 +278,13 @@ class Connection:
         self._questions.lost(str(error), None if self._was_up else error)
 
     def _next_server_key(self, link: Link) -> bool:
-        """After a greeting that failed: note why, and whether another key of the daemon is still to be tried."""
+        """After a greeting that failed: note why, and whether to try again, with the next key the daemon may have.
+
+        A daemon that just hangs up may be ending, or have too many connections: that alone is no proof.
+        """
         keys = self.credentials.server_keys if self.credentials else ("",)
         self._keys_failed += 1
-        if link.failure == "handshake" and self._keys_failed < len(keys):
+        if link.failure == "handshake" and self._keys_failed < GREETINGS_MAX * len(keys):
             self._server_key = (self._server_key + 1) % len(keys)
             return True
         self._keys_failed = 0

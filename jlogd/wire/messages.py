@@ -375,6 +375,10 @@ _from_client = msgspec.json.Decoder(FromClient)
 _from_daemon = msgspec.json.Decoder(FromDaemon)
 
 
+# What bytes of any kind may make the decoder raise.
+_NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class _OnlyId(msgspec.Struct):
     id: Id
 
@@ -387,7 +391,7 @@ def decode_request(control: bytes) -> FromClient:
     """A client's message. Raises `ProtocolError` that says what is wrong with it."""
     try:
         return cast(FromClient, _from_client.decode(control))
-    except (msgspec.DecodeError, JlogError, RecursionError) as error:
+    except (*_NOT_UNDERSTOOD, JlogError) as error:
         raise ProtocolError(f"the daemon does not understand this message: {error}") from error
 
 
@@ -395,7 +399,7 @@ def decode_answer(control: bytes) -> FromDaemon:
     """A daemon's message. Raises `ProtocolError` that says what is wrong with it."""
     try:
         return cast(FromDaemon, _from_daemon.decode(control))
-    except (msgspec.DecodeError, JlogError, RecursionError) as error:
+    except (*_NOT_UNDERSTOOD, JlogError) as error:
         raise ProtocolError(f"the daemon sent a message this client does not understand: {error}") from error
 
 
@@ -403,7 +407,7 @@ def request_id(control: bytes) -> int:
     """The id of a request that could not be decoded, as far as it can be read; else 0."""
     try:
         return _only_id.decode(control).id
-    except (msgspec.DecodeError, RecursionError):
+    except _NOT_UNDERSTOOD:
         return 0
 
 
