@@ -32,7 +32,7 @@ from cidr.segment import Kind
 from cidr.tallies import Seen, Tallies
 from cidr.times import unit, zone_named
 from cidr.types import Family
-from jlogd.errors import RemoteError, SubscriberExists
+from jlogd.errors import LogExists, LogNotFound, RemoteError, SubscriberExists
 
 FETCH_BYTES = 4 << 20
 # How long one log is waited for when none had anything.
@@ -162,14 +162,14 @@ class Logger:
 
     def _open(self, target: str) -> _Source:
         config = self._config
-        log = self._stack.enter_context(jlogd.open(target))
+        audit = bool(config.audit) and config.target(config.audit) == target
+        log = self._stack.enter_context(_open(target, make=audit))
         with suppress(SubscriberExists):
             log.add_subscriber(config.subscriber, config.start)
         subscriber = self._stack.enter_context(log.subscriber(config.subscriber, follow=True, stop=self.stop))
         uuid = log.stat().uuid
         rules = [Extractor(rule) for rule in config.extract if config.target(rule.log) == target]
         rules = [rule for rule in rules if config.wants(rule.series)]
-        audit = bool(config.audit) and config.target(config.audit) == target
         return _Source(target, uuid, subscriber, rules, audit, self._commits.positions().get(uuid, 0))
 
     def _read(self, source: _Source, wait: float = 0.0) -> bool:
@@ -292,3 +292,15 @@ class Logger:
             or (segment.condensed and self._config.origin in dict(segment.upto))
         ]
         return (max(mine), max(mine)) if mine else (0, 0)
+
+
+def _open(target: str, make: bool) -> jlogd.Log:
+    """The log; the one of `jlogd.audit` is made when no program has done so yet."""
+    try:
+        return jlogd.open(target)
+    except LogNotFound:
+        if not make:
+            raise
+        with suppress(LogExists):
+            jlogd.create(target)
+        return jlogd.open(target)

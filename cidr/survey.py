@@ -49,7 +49,8 @@ def survey(base: Path) -> Found:
             elif outcome is not None:
                 found.damaged.append((path, str(outcome)))
     last = _last_commits(headers)
-    found.torn = sorted(_torn(headers, last))
+    there = {*headers, *(path for path, _ in found.damaged)}
+    found.torn = sorted(_torn(headers, last, there))
     for path in found.torn:
         del headers[path]
     found.segments = [segment_of(path, header, size) for path, (header, size) in headers.items()]
@@ -84,11 +85,12 @@ def _last_commits(headers: dict[str, tuple[Header, int]]) -> dict[str, tuple[int
     return last
 
 
-def _torn(headers: dict[str, tuple[Header, int]], last: dict[str, tuple[int, int]]) -> Iterable[str]:
+def _torn(headers: dict[str, tuple[Header, int]], last: dict[str, tuple[int, int]], there: set[str]) -> Iterable[str]:
+    """Files of a last commit that lacks others. One that is damaged is not lacking: it had been written."""
     for path, (header, _) in headers.items():
         if header.kind == "condensed" or (header.commit, header.epoch) != last[header.origin]:
             continue
-        if any(sibling not in headers for sibling in header.siblings):
+        if any(sibling not in there for sibling in header.siblings):
             yield path
 
 

@@ -31,6 +31,7 @@ from cidr.errors import BadInput
 from cidr.files import Files
 from cidr.names import check_series
 from cidr.segment import read
+from cidr.spans import both, of
 from cidr.store import Store
 from cidr.tallies import COUNT_MAX, packed_address
 from cidr.times import zone_named
@@ -122,7 +123,22 @@ def _commit(
         for (series, end), bag in sorted(bags.items())
         for family, counts in _columns(bag).items()
     ]
+    _check_free(catalogue, pieces)
     commits.write(pieces, positions | {digest: positions.get(digest, 0) + 1})
+
+
+def _check_free(catalogue: Catalogue, pieces: list[Piece]) -> None:
+    """Of several origins only one counts in an interval: an import beside a logger would take its place, or be
+    ignored."""
+    for series in {piece.series for piece in pieces}:
+        others = [s for s in catalogue.segments(series) if ORIGIN not in (s.origin, *dict(s.upto))]
+        taken = of(*((s.start, s.end) for s in others))
+        mine = of(*((piece.start, piece.end) for piece in pieces if piece.series == series))
+        common = both(taken, mine).listed(1)
+        if common:
+            raise UsageError(
+                f"{series} was counted by {others[0].origin} from {_iso(common[0].start)} on; import another series"
+            )
 
 
 def _columns(bag: dict[bytes, int]) -> dict[Family, Counts]:
@@ -223,9 +239,7 @@ def _seconds(end: Any, zone: tzinfo, where: str) -> int:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
         return int(moment.timestamp())
     except (ValueError, OverflowError):
-        raise BadInput(
-            f"{where}: end {str(end)[:40]} is not a time in ISO 8601, such as 2008-04-24T20:00:00Z"
-        ) from None
+        raise BadInput(f"{where}: end {str(end)[:40]} is not a time such as 2008-04-24T20:00:00Z") from None
 
 
 def _packed(address: Any, where: str) -> bytes:

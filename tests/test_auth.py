@@ -330,6 +330,12 @@ def test_insecure_is_what_it_says_and_said_at_every_start(tmp_path: Path) -> Non
         assert made.running.errors.read_text().count("insecure = true") == 2
 
 
+def test_what_is_open_to_anyone_is_said_at_the_start(tmp_path: Path) -> None:
+    extra = '[[source.syslog]]\nlog = "mainlog"\nname = "net"\nlisten = ["udp://0.0.0.0:0"]\nopen = true'
+    with daemon(tmp_path, extra) as running:
+        until(lambda: running.said("the source net (udp://0.0.0.0:0) is open to whoever reaches it"), "said")
+
+
 def test_the_loopback_can_demand_a_key_too(tmp_path: Path) -> None:
     made = Guarded(tmp_path)
     with daemon(tmp_path, made.tables().replace("[[auth", 'loopback = "key"\n[[auth', 1)) as running:

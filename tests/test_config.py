@@ -160,7 +160,7 @@ MISTAKES = [
         "[listen]\nzmq = ['udp://127.0.0.1:5140']",
         "jlogd.toml:2: listen.zmq[0]: 'udp://127.0.0.1:5140' is not an address",
     ),
-    ("[listen]\nhttp = '0.0.0.0:80'", "other addresses are refused until peers can be authenticated with keys"),
+    ("[listen]\nhttp = '0.0.0.0:80'", "another address of this host with http_open = true"),
     ("[listen]\nhttp = 5180", 'jlogd.toml:2: listen.http: found 5180; accepted: "127.0.0.1:PORT"'),
     ("[listen]\nhttp = '127.0.0.1:99999'", 'listen.http: found "127.0.0.1:99999"; accepted: "127.0.0.1:PORT"'),
     (

@@ -323,6 +323,14 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
     assert parse_http_address(text) == address
 
 
+def test_other_addresses_must_be_asked_for() -> None:
+    with pytest.raises(ValueError, match="http_open = true"):
+        parse_http_address("0.0.0.0:80")
+    assert parse_http_address("0.0.0.0:80", True) == ("0.0.0.0", 80)
+    with pytest.raises(ValueError, match="numeric"):
+        parse_http_address("example.com:80", True)
+
+
 @pytest.mark.parametrize(
     "text",
     [

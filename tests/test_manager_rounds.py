@@ -324,9 +324,11 @@ def test_a_gap_is_one_marked_line_and_counted() -> None:
     assert medium.ledger[0][node.source.key].lost == 6 and medium.ledger[1][path].sources[node.source.key] == (3, 6)
 
 
-def test_a_full_part_is_followed_by_the_next(rng: random.Random) -> None:
+def test_a_full_part_is_followed_by_the_next() -> None:
+    _, _, node, path = one()
     medium = Medium()
-    [node] = nodes(rng, 1, size=20)
-    Manager(medium, FileOptions(size_max=300)).pull([node], rng)
+    manager = Manager(medium, FileOptions(size_max=18))
+    for count in range(1, 7):
+        manager.pull([Node("n0", node.items[:count])])
+    assert medium.text(path) == b"record 0\nrecord 1\n" and medium.text(path + ".part3") == b"record 4\nrecord 5\n"
     check(medium, [node])
-    assert any(path.endswith(".part2") for path in medium.paths())

@@ -15,6 +15,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,26 @@ def test_json_has_the_header_and_the_peer(target: LogUnderTest, start: Starter, 
     assert source.stats()["malformed"] == 2
 
 
+@pytest.mark.parametrize("listen", ["tcp://127.0.0.1:0", "unix://{}/s"])
+def test_one_peer_does_not_take_all_the_connections(
+    target: LogUnderTest, start: Starter, tmp_path: Path, listen: str
+) -> None:
+    """One peer is an address, or a user; each of its connections may be silent in the middle of a message for ever."""
+    source = start(listen.format(tmp_path), connections_max=10, connections_per_peer_max=3)
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connect(source)).sendall(b"<13>unfinished")
+        eventually(lambda: source.stats()["connections_open"] == 3)
+        for _ in range(4):
+            with connect(source) as other:
+                assert other.recv(1) == b""
+        assert source.stats()["refused"] == 4
+    eventually(lambda: source.stats()["connections_open"] == 0)
+    with connect(source) as again:  # what has ended counts no more
+        again.sendall(b"<13>in\n")
+        eventually(lambda: source.stats()["messages"] == 4)
+
+
 def test_one_connection_too_many_is_closed_at_once(target: LogUnderTest, start: Starter) -> None:
     source = start("tcp://127.0.0.1:0", connections_max=2)
     with connect(source) as first, connect(source):
@@ -445,6 +466,13 @@ def test_what_cannot_be_listened_on_is_said_and_nothing_stays_open(target: LogUn
 )  # fmt: skip
 def test_addresses_that_are_refused(address: str) -> None:
     with pytest.raises(ConfigError, match=r"^listen: found .*; accepted: "):
+        SyslogSource(log="main", listen=(address,))
+
+
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:514", "udp://[::]:514", "udp://192.168.1.1:514"])
+def test_addresses_beyond_this_host_must_be_asked_for(address: str) -> None:
+    assert [str(found) for found in SyslogSource(log="main", listen=(address,), open=True).addresses()] == [address]
+    with pytest.raises(ConfigError, match="open = true"):
         SyslogSource(log="main", listen=(address,))
 
 

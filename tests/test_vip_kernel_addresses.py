@@ -89,10 +89,12 @@ def test_what_cannot_be_put_anywhere_is_said_in_words(net: Net) -> None:
 
 @GATES
 def test_nothing_is_added_at_or_after_the_deadline(net: Net, gate: str) -> None:
-    late = floating(net.floating(9))
-    with running(net, "n1", gate=gate) as (kernel, _):
+    late, in_time = floating(net.floating(9)), floating(net.floating(17))
+    with AddressOracle(net) as oracle, running(net, "n1", gate=gate) as (kernel, _):
         assert "deadline" in kernel.add([late], now_ns())[late]
-        assert there(kernel) == set()
+        assert kernel.add([in_time], now_ns() + 60 * SECOND) == {}
+        until(lambda: oracle.holders(in_time.address), "the oracle hears of the other")
+    assert late.address not in {change.address for change in oracle.changes}  # not even for a moment
 
 
 def test_a_lifetime_never_reaches_past_the_deadline(net: Net) -> None:
@@ -120,11 +122,12 @@ def test_a_refresh_brings_nothing_back(net: Net) -> None:
         assert sum(isinstance(event, AddressGone) for event in events) == 4  # found missing, and said again
 
 
+@pytest.mark.parametrize("stop_seconds", [7, 12])
 @pytest.mark.parametrize("doing", ["add", "refresh"])
-def test_a_process_that_was_stopped_while_sending_takes_it_back(
-    net: Net, monkeypatch: pytest.MonkeyPatch, doing: str
+def test_a_process_that_was_stopped_while_sending_corrects_it_or_takes_it_back(
+    net: Net, monkeypatch: pytest.MonkeyPatch, doing: str, stop_seconds: int
 ) -> None:
-    """The clock jumps between computing a lifetime and the kernel having taken it, past what was allowed."""
+    """The clock jumps between computing a lifetime and the kernel having taken it, with a deadline in 10 seconds."""
     one = floating(net.floating(13))
     with running(net, "n1", gate="lifetime") as (kernel, events):
         deadline = now_ns() + 10 * SECOND
@@ -135,17 +138,23 @@ def test_a_process_that_was_stopped_while_sending_takes_it_back(
 
         def stopped(messages: list[tuple[int, int, bytes]]) -> object:
             nonlocal stopped_ns
-            stopped_ns = 8 * SECOND
+            stopped_ns = stop_seconds * SECOND
             return bulk(messages)
 
         monkeypatch.setattr(kernel._parts.addresses._netlink, "bulk", stopped)
         monkeypatch.setattr(addresses, "now_ns", lambda: now_ns() + stopped_ns)
+        failed = {}
         if doing == "add":
-            assert "removed again" in kernel.add([one], deadline)[one]
+            failed = kernel.add([one], deadline)
         else:
             kernel.refresh(deadline)
-            assert AddressGone(one) in events
-        assert there(kernel) == set()
+        if stop_seconds < 10:
+            assert not failed and not events
+            [found] = kernel.present()
+            assert found.valid_seconds is not None and found.valid_seconds <= 3
+        else:
+            assert there(kernel) == set()
+            assert "removed again" in failed[one] if doing == "add" else AddressGone(one) in events
 
 
 def test_what_a_former_run_left_goes_at_the_start(net: Net) -> None:

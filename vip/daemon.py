@@ -131,7 +131,7 @@ class Daemon:
         self._epoch = 0
         self._owners: dict[str, int] = {}
         self._conflicts: dict[str, str] = {}
-        self._farewell_of = 0
+        self._farewell_of: tuple[int, str] = (0, "")
         capabilities = self.kernel.start(lambda event: self._post(lambda now: self._kernel_event(now, event)))
         try:
             self._refuse_own_addresses(settings)
@@ -324,17 +324,19 @@ class Daemon:
     def _prepare_farewell(self) -> None:
         """What the guard says for us if we die: it belongs to one session."""
         session = self.node.session
-        revision = 0 if session.lost else session.revision
-        if revision == self._farewell_of:
+        revision, token = 0 if session.lost else session.revision, self.heart.token
+        if (revision, token) == self._farewell_of:
             return
-        self._farewell_of = revision
+        self._farewell_of = revision, token
         if not revision or self.settings.store != "etcd":
             self.kernel.set_farewell(b"")
             return
         etcd = etcd_settings(self.settings)
         gone = self.node.view.gones.get(self.settings.node, GoneRecord())
         body = txn_body(session.farewell(gone))
-        self.kernel.set_farewell(farewell.compose(etcd.endpoints, body, "", etcd.tls.ca, etcd.tls.cert, etcd.tls.key))
+        self.kernel.set_farewell(
+            farewell.compose(etcd.endpoints, body, token, etcd.tls.ca, etcd.tls.cert, etcd.tls.key)
+        )
 
     # ---- told, from other threads -----------------------------------------------------------------------------------
 
@@ -382,7 +384,7 @@ class Daemon:
 
     def removed_all(self, failed: str) -> None:
         def told(now: int) -> None:
-            there = self.node.holdings.present_floatings()
+            there = list(self.node.holdings.present.values())
             self.node.removed_all(now, failed)
             if not failed:
                 self.counts["removed"] += len(there)

@@ -51,12 +51,20 @@ def _link(system: System, lab: Lab) -> None:
     time.sleep(AWAY_SECONDS)
 
 
+def _die(system: System, lab: Lab) -> None:
+    """As if the power were gone: nothing comes from it any more, on no network."""
+    for network in ("lan", "mgmt"):
+        lab.net.carrier(VICTIM, up=False, network=network)
+    time.sleep(AWAY_SECONDS)
+
+
 FAULTS: dict[str, Callable[[System, Lab], None]] = {
     "clean stop": lambda system, lab: system.stop(lab),
     "kill -9": lambda system, lab: system.kill(lab),
     "frozen": _freeze,
     "cut off": _cut,
     "link lost": _link,
+    "dead": _die,
 }
 
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))  # the laboratory of namespaces is that of the tests
-
-from vip_lab import Lab  # noqa: E402
+from vip_lab import Lab
 
 VICTIM = "n1"
 NODES = 3

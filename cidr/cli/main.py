@@ -7,10 +7,13 @@ from pathlib import Path
 
 import click
 
+from cidr.cli.as_logger import as_logger
 from cidr.cli.heatmap import heatmap
+from cidr.cli.maintain import maintain
 from cidr.cli.options import BASE_DIR_DEFAULT, BASE_DIR_VARIABLE, SERVER_VARIABLE, TOKEN_VARIABLE
 from cidr.cli.root import CidrCommands
 from cidr.cli.serve import serve
+from cidr.cli.transfer import export, import_, rebuild
 from cidr.formats import FORMATS
 from jlogd.cli import errors
 from jlogd.cli.params import CONTEXT, version_option
@@ -88,7 +91,7 @@ def cli(
         asking.close()
 
 
-for command in (serve, heatmap):
+for command in (serve, heatmap, maintain, import_, export, rebuild, as_logger):
     cli.add_command(command)
 
 

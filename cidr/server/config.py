@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from cidr.addresses import parse_block
+from jlogd.daemon.toml_structs import Mistake, TomlText, read_struct
 from jlogd.errors import ConfigError, UsageError
 
 LISTEN_DEFAULT = "127.0.0.1:9090"
@@ -60,6 +60,16 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     token: tuple[TokenConfig, ...] = ()
 
 
+class _Cidr(msgspec.Struct, frozen=True):
+    server: ServerConfig = ServerConfig()
+    maintain: dict[str, Any] = {}
+
+
+class _File(msgspec.Struct, frozen=True):
+    as_logger: dict[str, Any] = {}
+    cidr: _Cidr = _Cidr()
+
+
 class Address(msgspec.Struct, frozen=True):
     """Where to listen."""
 
@@ -80,11 +90,16 @@ def load(path: Path | None) -> ServerConfig:
     if path is None:
         return ServerConfig()
     try:
-        table = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    found = table.get("cidr", {})
-    return parse(found.get("server", {}) if isinstance(found, dict) else {}, str(path))
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    toml = TomlText(text, str(path))
+    mistakes: list[Mistake] = []
+    found = read_struct(_File, toml.table, mistakes)
+    if found is None or mistakes:
+        raise toml.error(mistakes)
+    check(found.cidr.server, str(path))
+    return found.cidr.server
 
 
 def parse(table: dict[str, Any], where: str) -> ServerConfig:

@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 import uvicorn
 
+from cidr.config import Maintain
 from cidr.engine import Engine
+from cidr.maintain import Maintainer
 from cidr.server.app import App
 from cidr.server.bounds import ImpatientProtocol
 from cidr.server.config import Address, ServerConfig, maintain_seconds, parse_listen
@@ -20,12 +22,12 @@ STOP_SECONDS = 5
 KEEP_ALIVE_SECONDS = 15
 
 
-def run(base_dir: Path, config: ServerConfig, config_file: Path | None = None) -> int:
-    """Raises `StoreNotFound`, `CannotListen`."""
+def run(base_dir: Path, config: ServerConfig, policy: Maintain) -> int:
+    """Serve a store; `policy` is for its maintenance on a schedule. Raises `StoreNotFound`, `CannotListen`."""
     address = parse_listen(config.listen)
     with Engine(base_dir, cache_bytes=config.cache) as engine, _listen(address) as listening:
         app = App(engine, config)
-        schedule = Schedule(lambda: None, maintain_seconds(config.maintain_every), app.metrics)
+        schedule = Schedule(lambda: maintain(base_dir, policy), maintain_seconds(config.maintain_every), app.metrics)
         scheme = "https" if config.tls_certificate else "http"
         host, port = listening.getsockname()[:2]
         click.echo(f"cidr serves {base_dir} on {scheme}://{Address(host, port)}")
@@ -42,6 +44,12 @@ def run(base_dir: Path, config: ServerConfig, config_file: Path | None = None) -
     return 0
 
 
+def maintain(base_dir: Path, policy: Maintain) -> None:
+    """Once, as `cidr maintain` does it. Raises JlogError, OSError."""
+    with Maintainer(base_dir, policy) as maintainer:
+        maintainer.run()
+
+
 def _server(app: App, config: ServerConfig) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
@@ -49,7 +57,9 @@ def _server(app: App, config: ServerConfig) -> uvicorn.Server:
             http=ImpatientProtocol,
             ws="none",
             lifespan="off",
+            # What strangers send is counted, not logged: a line for each would fill the disk.
             log_config=None,
+            log_level="critical",
             access_log=False,
             server_header=False,
             proxy_headers=False,

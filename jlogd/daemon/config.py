@@ -20,6 +20,7 @@ No locks; a Config never changes.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -100,6 +101,7 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     zmq: Annotated[tuple[str, ...], Meta(max_length=LISTENERS_MAX)] = ("tcp://127.0.0.1:5140",)
     http: Annotated[str, Meta(description=HTTP_ACCEPTED)] = "127.0.0.1:5180"
+    http_open: bool = False
     socket_mode: Annotated[int, Meta(ge=0o600, le=0o777, description="0o600 to 0o777")] = 0o660
 
 
@@ -186,7 +188,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def http(self) -> HttpAddress | None:
-        return parse_http_address(self.listen.http) if self.listen.http else None
+        return parse_http_address(self.listen.http, self.listen.http_open) if self.listen.http else None
 
     def all_sources(self) -> Iterator[tuple[str, int, SyslogSource | FileSource | StdinSource]]:
         """(kind, position, source) of every source, in the order of the file within a kind."""
@@ -203,6 +205,18 @@ def source_names(config: Config) -> list[str]:
     return [
         source.name or SOURCE_NAMES[kind] + (f"-{at + 1}" if at else "") for kind, at, source in config.all_sources()
     ]
+
+
+def open_to_anyone(config: Config) -> list[str]:
+    """Listeners that the configuration opens to other hosts without keys, besides those of an insecure ZeroMQ."""
+    found = [f"listen.http ({config.http})"] if config.http and not _is_loopback(config.http.host) else []
+    for name, (_, _, source) in zip(source_names(config), config.all_sources(), strict=True):
+        if isinstance(source, SyslogSource):
+            beyond = [
+                str(at) for at in source.addresses() if not at.kind.startswith("unix") and not _is_loopback(at.host)
+            ]
+            found += [f"the source {name} ({', '.join(beyond)})"] if beyond else []
+    return found
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -309,7 +323,8 @@ def _listeners(config: Config) -> Iterator[tuple[Location, str, Callable[[str], 
     for at, text in enumerate(config.listen.zmq):
         yield ("listen", "zmq", at), text, lambda text: _zmq_socket(text, config.auth)
     if config.listen.http:
-        yield ("listen", "http"), config.listen.http, lambda text: f"tcp://{parse_http_address(text)}"
+        anywhere = config.listen.http_open
+        yield ("listen", "http"), config.listen.http, lambda text: f"tcp://{parse_http_address(text, anywhere)}"
     for position, source in enumerate(config.source.syslog):
         for at, text in enumerate(source.listen):
             yield ("source", "syslog", position, "listen", at), text, _syslog_socket
@@ -321,8 +336,12 @@ def _zmq_socket(text: str, auth: Auth) -> str:
     return address.replace("ipc://", "unix://")
 
 
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
+
+
 def _syslog_socket(text: str) -> str:
-    return str(parse_address(text)).replace("unixgram://", "unix://")
+    return str(parse_address(text, anywhere=True)).replace("unixgram://", "unix://")
 
 
 def _check_clients(config: Config) -> Iterator[Mistake]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from jlogd.daemon.config import Config, load
+from jlogd.daemon.config import Config, load, open_to_anyone
 from jlogd.daemon.defaults import DEFAULT_ORIGIN, default_config, paste_lines
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.inputs import Inputs
@@ -121,7 +121,9 @@ class Daemon:
         """What is wrong, in words; nothing when all is well."""
         found = [f"log {name} is not served: {why}" for name, why in self.logs.unserved.items()]
         found += [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
-        return found + self.inputs.problems() + self.texts.problems() + self.managing.problems()
+        return (
+            found + self.server.problems() + self.inputs.problems() + self.texts.problems() + self.managing.problems()
+        )
 
     def lost(self) -> str:
         """Why the spool or a log of it is not this host's any more; empty while all are."""
@@ -155,6 +157,8 @@ class Daemon:
                 "insecure = true: addresses beyond this host are open to whoever reaches them, who may also read and "
                 "change what travels; give the daemon a key (jlogd keys new NODE)"
             )
+        for what in open_to_anyone(self.config):
+            _log.warning("%s is open to whoever reaches it", what)
         if path is None or sys.stdout.isatty():
             print("\nPaste these in another terminal:\n", flush=True)
             for line in paste_lines(self.config):

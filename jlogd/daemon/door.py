@@ -8,11 +8,10 @@ Used by one thread, after it was bound.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -45,12 +44,10 @@ SOCKET_MODE = 0o660
 _COPY_BYTES = 8 << 10
 # Larger frames are sent without copying them.
 _SEND_COPY_BYTES = 256 << 10
-# An address that was just left is free once ZeroMQ's own thread has closed it.
-REBIND_SECONDS = 2.0
+# An address that was just left is free once ZeroMQ's own thread has closed it; after this it is tried now and then.
+REBIND_SECONDS = 0.5
 # More parts than an append has are refused; a message of thousands is no mistake.
 PARTS_MAX = 16 * APPEND_BATCHES_MAX
-
-_log = logging.getLogger("jlogd.server")
 
 Sent = Literal["sent", "gone", "stalled"]
 
@@ -91,6 +88,7 @@ class Door:
         self.watch = Watch(self.socket, tally)
         self.addresses: list[str] = []
         self._demands: dict[str, Demand] = {}
+        self.missing: dict[str, str] = {}  # addresses that could not be had again after a change of the key, and why
         try:
             for address in addresses:
                 checked = check_address(address)
@@ -109,14 +107,26 @@ class Door:
         return self._pair.public if self._pair is not None and "key" in self._demands.values() else ""
 
     def change_key(self, pair: KeyPair) -> None:
-        """Go over to another key. Who is connected by the old one is cut off, and comes back by the new one.
-
-        Raises `CannotListen`; then the address is tried again by the next call.
-        """
+        """Go over to another key. Who is connected by the old one is cut off, and comes back by the new one."""
         self._pair = pair
         for address, demand in self._demands.items():
             if demand == "key":
-                self._rebind(address)
+                with suppress(zmq.ZMQError):  # it is missing since an earlier change
+                    self.socket.unbind(address)
+                self.missing[address] = "its key was changed"
+        deadline = time.monotonic() + REBIND_SECONDS
+        while self.missing and time.monotonic() < deadline:
+            self.listen_again()
+            time.sleep(0.005)
+
+    def listen_again(self) -> None:
+        """Try the addresses that are missing."""
+        for address in list(self.missing):
+            try:
+                self._bind(address, "key")
+                del self.missing[address]
+            except CannotListen as error:
+                self.missing[address] = str(error)
 
     def receive(self) -> Incoming | None:
         """The next message; None when there is none."""
@@ -207,21 +217,6 @@ class Door:
         endpoint = self.socket.getsockopt(zmq.LAST_ENDPOINT)
         assert isinstance(endpoint, bytes)
         return endpoint.decode().rstrip("\0")
-
-    def _rebind(self, address: str) -> None:
-        try:
-            self.socket.unbind(address)
-        except zmq.ZMQError:
-            _log.info("%s was not listened on", address)
-        deadline = time.monotonic() + REBIND_SECONDS
-        while True:
-            try:
-                self._bind(address, "key")
-                return
-            except CannotListen:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
 
 
 def _word(frame: zmq.Frame, name: str) -> str:

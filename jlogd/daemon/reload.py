@@ -25,6 +25,7 @@ NEEDS_RESTART: dict[str, str] = {
     "node.take_over": "a spool is taken over at the start, or by jlogctl takeover",
     "node.state": "the ledger is open in the old directory",
     "listen.zmq": "clients are connected to the old sockets",
+    "listen.http_open": "the socket was bound at the start",
     "listen.socket_mode": "the unix sockets were made at the start",
     "auth.insecure": "it decides which addresses are listened on, and how",
     "auth.loopback": "clients are connected to the old sockets",

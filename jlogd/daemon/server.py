@@ -157,6 +157,10 @@ class Server:
         """The key clients must know; "" when no listener demands one."""
         return self._door.public_key
 
+    def problems(self) -> list[str]:
+        """What is wrong, in words."""
+        return [f"nobody listens on {address}: {why}" for address, why in list(self._door.missing.items())]
+
     def stats(self) -> dict[str, int]:
         """What was counted since the start, by event; refusals and malformed messages by reason."""
         return {**dict(self._events), **self._desk.feeder.counters, "malformed_batch": self._intake.malformed}
@@ -481,6 +485,8 @@ class Server:
         if now - self._swept < SWEEP_SECONDS:
             return
         self._swept = now
+        if self._door.missing:
+            self._door.listen_again()
         self._door.watch.sessions = frozenset(session.descriptor for session in self._sessions.values())
         for session in list(self._sessions.values()):
             silent = now - session.heard

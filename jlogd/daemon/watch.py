@@ -23,6 +23,7 @@ touch dictionaries of counters; `cut` is called by both.
 from __future__ import annotations
 
 import array
+import ctypes
 import fcntl
 import ipaddress
 import logging
@@ -65,6 +66,8 @@ MEMORY_BYTES_MAX = 1 << 30
 # Looks at which it was found sending since its last message; looks in a row at which it was not, which begin anew.
 PRESSING_LOOKS = 5
 QUIET_LOOKS = 20
+# What ZeroMQ freed stays with the allocator, unless it is asked for; it takes a tenth of a second for a GiB.
+TRIM_SECONDS = 2.0
 LOOK_SECONDS = 0.05
 # Of the time of the thread, and so of a processor, with very many connections.
 LOOK_SHARE = 0.05
@@ -121,6 +124,7 @@ class Watch:
         self._sent: Counter[int] = Counter()
         self._faults: dict[bytes, tuple[int, float]] = {}
         self._failed = ""
+        self._trimmed = 0.0
         self.sessions: frozenset[int] = frozenset()  # descriptors of those that have one; replaced as a whole
         self._most = _connections_max()
         self._thread = threading.Thread(target=self._run, name="jlogd watch", daemon=True)
@@ -243,6 +247,10 @@ class Watch:
 
     def _look(self, now: float) -> None:
         pressed = _memory_bytes() > MEMORY_BYTES_MAX
+        if pressed and now - self._trimmed > TRIM_SECONDS:
+            self._trimmed = now
+            _trim()
+            pressed = _memory_bytes() > MEMORY_BYTES_MAX
         for found in list(self._connections.values()):
             if not found.cut:
                 with suppress(OSError):
@@ -329,6 +337,12 @@ def _connections_max() -> int:
     if soft == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX
     return max(64, min(CONNECTIONS_MAX, soft - DESCRIPTORS_KEPT, soft // 2))
+
+
+def _trim() -> None:
+    """Have the C library give back to the system what is free; where it knows how to."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _memory_bytes() -> int:

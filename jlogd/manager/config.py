@@ -15,10 +15,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from jlogd.errors import BadKey, ConfigError
+from jlogd.errors import BadKey, ConfigError, UsageError
 from jlogd.manager.parcel import Source
 from jlogd.manager.template import Origin, Template, TimeZone
-from jlogd.wire.address import is_loopback
+from jlogd.wire.address import check_address, is_loopback
 from jlogd.wire.keys import check_public_key
 
 NODES_MAX = 5000
@@ -30,6 +30,9 @@ MEMORY_MIN = 16 << 20
 MEMORY_DEFAULT = 256 << 20
 FILES_DEFAULT = "var/cluster/%Y/%m/%d/%{log}/%{subcluster}/%{node}"
 MODE_ACCEPTED = 'a mode in octal digits, such as "0640"'
+JOURNAL_ACCEPTED = "a log: DIRECTORY/LOG or ADDRESS/LOG, whose name may hold %{node}, %{log}, %{subcluster}"
+SYSLOG_ACCEPTED = '"tcp://HOST:PORT"'
+_SYSLOG = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):\d{1,5}")
 # Names of nodes, logs and subscribers, as everywhere.
 NAME_ACCEPTED = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -71,12 +74,32 @@ class PullRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     logs: Globs = ("*",)
     subscriber: Annotated[str, Meta(description=NAME_ACCEPTED)] = ""
     files: str = ""
+    journal: Annotated[str, Meta(description=JOURNAL_ACCEPTED)] = ""
+    syslog: Annotated[str, Meta(description=SYSLOG_ACCEPTED)] = ""
+    stdout: bool = False
 
     def __post_init__(self) -> None:
         if self.subscriber:
             _check_name("subscriber", self.subscriber)
         if self.files:
             _check_template("files", self.files)
+        if self.journal:
+            self._check_journal()
+        if self.syslog and not _SYSLOG.fullmatch(self.syslog):
+            raise _refused("syslog", self.syslog, SYSLOG_ACCEPTED)
+        given = [name for name in ("files", "journal", "syslog", "stdout") if getattr(self, name)]
+        if len(given) > 1:
+            raise ConfigError(f"{given[1]}: given beside {given[0]}; accepted: one output for a rule")
+
+    def _check_journal(self) -> None:
+        place, _, name = self.journal.rpartition("/")
+        try:
+            if "%" in place or Template(name).dated:
+                raise ValueError(JOURNAL_ACCEPTED)
+            if "://" in self.journal:
+                check_address(place)
+        except (ValueError, UsageError) as error:
+            raise _refused("journal", self.journal, str(error)) from None
 
     def fits(self, node: ManagedNode, log: str) -> bool:
         """Whether it is about that log of that node."""
@@ -152,7 +175,10 @@ def wanted(config: ManagerConfig, name: str, node: ManagedNode, logs: Sequence[s
 
 def output_of(config: ManagerConfig, rule: PullRule) -> str:
     """The name of the output of a rule: its kind, and what it is told."""
-    return f"files:{rule.files or config.files}"
+    for kind in ("journal", "syslog"):
+        if getattr(rule, kind):
+            return f"{kind}:{getattr(rule, kind)}"
+    return "stdout:" if rule.stdout else f"files:{rule.files or config.files}"
 
 
 def without_keys(config: ManagerConfig) -> Iterator[tuple[int, str]]:

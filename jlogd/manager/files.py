@@ -26,6 +26,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import msgspec
 from crc32c import crc32c
@@ -50,7 +51,13 @@ IDLE_SECONDS = 600.0
 # What opening a link, a directory, a fifo or a device fails with.
 _NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL)
 
-Map = Callable[[Callable[["Handle"], None], Iterable["Handle"]], Iterator[None]]
+T = TypeVar("T")
+
+
+class Map(Protocol):
+    """Does something to each of several things, perhaps at the same time, as `map` does."""
+
+    def __call__(self, function: Callable[[T], None], items: Iterable[T], /) -> Iterator[None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,6 @@ class FileOutput:
         self._handles: OrderedDict[str, Handle] = OrderedDict()  # by target, the last used at the end
         self._pending = Changes()  # what is known here and not yet in the ledger
         self._busy: set[str] = set()  # targets of this round, which stay open
-        self._last_time: dict[str, int] = {}
         self._counters: Counter[str] = Counter()
 
     # ---- the interface ---------------------------------------------------------------------------------------------
@@ -102,6 +108,7 @@ class FileOutput:
         jobs = self._jobs(parcels)
         self._busy = set(jobs)
         handles = [self._ready(target) for target in jobs]
+        self._directories.flush(self._map)
         if self._pending:
             # Before a byte is appended: a file that is longer than recorded is known to be ours.
             self._ledger.commit(self._pending)
@@ -155,11 +162,12 @@ class FileOutput:
 
     def _jobs(self, parcels: Sequence[Parcel]) -> dict[str, Job]:
         jobs: dict[str, Job] = {}
+        last_time: dict[str, int] = {}
         for parcel in parcels:
             source = parcel.source
             for at, item in enumerate(parcel.items):
-                moment = item.append_time if isinstance(item, Batch) else self._time_near(parcel, at)
-                self._last_time[source.key] = moment
+                moment = item.append_time if isinstance(item, Batch) else self._time_near(parcel, at, last_time)
+                last_time[source.key] = moment
                 target = self._target(source, moment)
                 job = jobs.get(target) or jobs.setdefault(target, Job(target))
                 if isinstance(item, Batch):
@@ -170,12 +178,14 @@ class FileOutput:
                     job.add(source.key, [line_bytes(item, source)], 1, 0, lost)
         return jobs
 
-    def _time_near(self, parcel: Parcel, at: int) -> int:
+    def _time_near(self, parcel: Parcel, at: int, last_time: dict[str, int]) -> int:
         """The time of something that has none: that of the batch after it, else before it, else now."""
         for item in parcel.items[at:]:
             if isinstance(item, Batch):
                 return item.append_time
-        return self._last_time.get(parcel.source.key) or int(self._clock() * 1e9)
+        key = parcel.source.key
+        before = self._ledger.source(key)
+        return last_time.get(key) or (before.last_time if before is not None else 0) or int(self._clock() * 1e9)
 
     def _target(self, source: Source, moment: int) -> str:
         try:
@@ -254,10 +264,10 @@ class FileOutput:
         try:
             file = self._store.create(path, self._options.file_mode)
         except FileNotFoundError:  # someone removed the directory
-            self._directories.forget(directory)
+            self._directories.forget()
             self._directories.ensure(directory)
             file = self._store.create(path, self._options.file_mode)
-        self._store.sync_dir(directory)
+        self._directories.changed(directory)
         self._counters["made"] += 1
         return self._begin(target, path, file)
 
@@ -267,7 +277,7 @@ class FileOutput:
         if state is None:
             if size == 0:
                 self._directories.ensure(os.path.dirname(path))
-                self._store.sync_dir(os.path.dirname(path))
+                self._directories.changed(os.path.dirname(path))
                 return self._begin(target, path, file)
             file.close()
             self._say_left(path, "it was there already, and the ledger does not know it")

@@ -73,6 +73,7 @@ class Hub:
         self._held = 0
         self._mail: Mailbox[Callable[[], None]] = Mailbox()
         self._epoll = select.epoll()
+        self._only_mail = select.poll()  # not select(2), which knows no descriptor above 1023
         self._by_descriptor: dict[int, NodeSession] = {}
         self._due: dict[NodeSession, None] = {}
         self._ticked = 0.0
@@ -112,6 +113,11 @@ class Hub:
         self._mail.wake()
         if self._thread.ident is not None:
             self._thread.join()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the thread ended by itself."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._closing
 
     @property
     def held_bytes(self) -> int:
@@ -154,6 +160,7 @@ class Hub:
     def _run(self) -> None:
         wakeup = self._mail.fileno()
         self._epoll.register(wakeup, select.EPOLLIN)
+        self._only_mail.register(wakeup, select.POLLIN)
         try:
             while not self._closing:
                 self._step(wakeup)
@@ -166,7 +173,7 @@ class Hub:
         full = self._held > self._memory  # at the end nothing more is read
         pause = TICK_SECONDS if self._mail.arm() and (full or not self._due) else 0.0
         if full:
-            select.select([wakeup], [], [], pause)
+            self._only_mail.poll(1000 * pause)
         else:
             for descriptor, _ in self._epoll.poll(pause):
                 session = self._by_descriptor.get(descriptor)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from jlogd.manager.files import FileOptions, FileOutput
 from jlogd.manager.hub import Hub
 from jlogd.manager.ledger import LmdbLedger
 from jlogd.manager.output import Output
-from jlogd.manager.parcel import Source
+from jlogd.manager.outputs import JournalOutput, StdoutOutput, SyslogOutput
+from jlogd.manager.parcel import Parcel, Source
 from jlogd.manager.rounds import Rounds
 from jlogd.manager.status import STUCK_SECONDS, Leaving, ManagerStatus, is_drained, node_status, problems, pull_status
 from jlogd.manager.store import PosixStore
@@ -50,11 +52,11 @@ class Manager:
         pair = read_pair(config.key) if config.key else None
         self.ledger = LmdbLedger(ledger)
         self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="jlogd sync")
-        self.rounds = Rounds(
-            self.ledger, self._output, lambda done: self.hub.committed(done), lambda *what: self.hub.refused(*what)
-        )  # fmt: skip
+        self.rounds = self._make_rounds()
+        # Those of outputs other than files, which wait for somebody else: each by itself.
+        self._others: dict[str, Rounds] = {}
         who = f"manager {self.name}, {note()}"
-        self.hub = Hub(lambda source: self.ledger.source(source.key), self.rounds.put, config.memory, who, pair)
+        self.hub = Hub(lambda source: self.ledger.source(source.key), self._put, config.memory, who, pair)
         self.stuck_seconds = STUCK_SECONDS
         self._leaving: Leaving = ""
         self._leaving_since = 0.0
@@ -88,7 +90,8 @@ class Manager:
         if self._clerk.ident is not None:
             self._clerk.join()
         self.hub.pause()
-        self.rounds.stop(STOP_SECONDS)
+        for rounds in [self.rounds, *self._others.values()]:
+            rounds.stop(STOP_SECONDS)
         self.hub.close()
         self._pool.shutdown()
         self.ledger.close()
@@ -99,10 +102,10 @@ class Manager:
         return ManagerStatus(
             name=self.name,
             held_bytes=self.hub.held_bytes,
-            counters=self.rounds.stats(),
+            counters=self._counters(),
             nodes=[node_status(session) for session in sessions],
             pulls=[
-                pull_status(session, pull, self.rounds.trouble(pull.source.key))
+                pull_status(session, pull, self._trouble(pull.source))
                 for session in sessions
                 for pull in list(session.pulls.values())
             ],
@@ -112,7 +115,9 @@ class Manager:
 
     def problems(self) -> list[str]:
         """What is wrong, in words. From any thread."""
-        return problems(list(self.hub.sessions.values()), self.rounds.trouble, self.stuck_seconds)
+        if self.hub.failed or any(rounds.failed for rounds in [self.rounds, *list(self._others.values())]):
+            return ["a thread of the manager failed: nothing is pulled until it is started again; its log says why"]
+        return problems(list(self.hub.sessions.values()), self._trouble, self.stuck_seconds)
 
     def _carry_out(self) -> None:
         """The thread of the orders."""
@@ -159,10 +164,40 @@ class Manager:
 
         self.hub.set_nodes(config.node, of_node)
 
+    def _make_rounds(self) -> Rounds:
+        return Rounds(
+            self.ledger, self._output, lambda done: self.hub.committed(done), lambda *what: self.hub.refused(*what)
+        )  # fmt: skip
+
+    def _rounds_of(self, source: Source) -> Rounds:
+        return self.rounds if source.output.startswith("files:") else self._others.get(source.output, self.rounds)
+
+    def _put(self, parcel: Parcel) -> None:
+        """In the hub's thread."""
+        output = parcel.source.output
+        if not output.startswith("files:") and output not in self._others:
+            self._others[output] = self._make_rounds()
+            self._others[output].start()
+        self._rounds_of(parcel.source).put(parcel)
+
+    def _trouble(self, source: Source) -> str:
+        return self._rounds_of(source).trouble(source.key)
+
+    def _counters(self) -> dict[str, int]:
+        found = Counter(self.rounds.stats())
+        for rounds in list(self._others.values()):
+            found.update({key: n for key, n in rounds.stats().items() if not key.startswith("files_")})
+        return dict(found)
+
     def _output(self, name: str) -> Output:
         kind, _, text = name.partition(":")
-        assert kind == "files", name
         config = self.config
+        if kind == "journal":
+            return JournalOutput(text)
+        if kind == "syslog":
+            return SyslogOutput(text)
+        if kind == "stdout":
+            return StdoutOutput()
         options = FileOptions(int(config.file_mode, 8), int(config.dir_mode, 8), config.open_files_max)
         template = Template(text, config.time_zone)
         return FileOutput(PosixStore(), self.ledger, template, options, self._pool.map, time.time)

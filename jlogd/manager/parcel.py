@@ -62,7 +62,7 @@ class Parcel:
 
     `restart`: they do not follow what was pulled before, and that is known to be right (a new log, or a decision of a
     person); a mark says so in front of them. It is how often that had happened before, so that it happens once.
-    `token` is for whoever put the parcel.
+    `token` is for whoever put the parcel, `era` for outputs: how often the log had begun anew, in the ledger's count.
     """
 
     source: Source
@@ -71,6 +71,7 @@ class Parcel:
     bytes: int = 0
     restart: int | None = None
     token: int = 0
+    era: int = 0
 
     @property
     def next(self) -> int:

@@ -117,6 +117,11 @@ class Rounds:
                 found[f"files_{name}"] = found.get(f"files_{name}", 0) + number
         return found
 
+    @property
+    def failed(self) -> bool:
+        """Whether the thread ended by itself."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._stopping
+
     def start(self) -> None:
         """Begin."""
         self._thread.start()
@@ -274,7 +279,7 @@ class Rounds:
         for _, group in groupby(parcels, key=lambda parcel: parcel.source.key):
             outcome += self._fresh(list(group))
         changes = Changes(sources={parcel.source.key: state for parcel, _, state in outcome})
-        fresh = [with_items(parcel, items) for parcel, items, _ in outcome if items]
+        fresh = [replace(parcel, items=items, era=state.restarts) for parcel, items, state in outcome if items]
         used: list[tuple[Output, Changes]] = []
         for name in {parcel.source.output for parcel in fresh}:
             output = self._output_of(name)
@@ -339,11 +344,6 @@ class Rounds:
         for output in self._outputs.values():
             _merge(changes, output.idle(time.time()))
         self._ledger.commit(changes)
-
-
-def with_items(parcel: Parcel, items: Sequence[Item]) -> Parcel:
-    """The parcel with only these items."""
-    return replace(parcel, items=items)
 
 
 def follow(parcel: Parcel, state: SourceState | None) -> tuple[list[Item], SourceState]:

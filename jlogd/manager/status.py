@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from jlogd.manager.parcel import Source
 from jlogd.manager.pull import Pull
 from jlogd.manager.session import NodeSession
 
@@ -100,7 +101,7 @@ def pull_status(session: NodeSession, pull: Pull, trouble: str) -> PullStatus:
 
 
 def problems(
-    sessions: Iterable[NodeSession], trouble: Callable[[str], str], stuck_seconds: float = STUCK_SECONDS
+    sessions: Iterable[NodeSession], trouble: Callable[[Source], str], stuck_seconds: float = STUCK_SECONDS
 ) -> list[str]:
     """What is wrong, in words."""
     now = time.monotonic()
@@ -109,7 +110,7 @@ def problems(
         if not session.is_up and now - session.since > stuck_seconds:
             found.append(f"node {session.node.name} is away: {session.error or 'no answer yet'}")
         for pull in list(session.pulls.values()):
-            error = trouble(pull.source.key)
+            error = trouble(pull.source)
             if error:
                 found.append(f"{pull.source} cannot be written: {error}")
             elif pull.phase == "stopped":

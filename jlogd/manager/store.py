@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -150,36 +150,56 @@ class PosixStore:
             os.close(fd)
 
 
+Sync = Callable[[str], None]
+
+
 class Directories:
     """The directories of text files: made where they are missing, and durable before a file in them is believed.
 
     One that is there may have been made by a process that died before it synced it: so each is synced once, whoever
-    made it. Above `base` that is done where it is allowed.
+    made it; above `base` that is done where it is allowed. Syncs are collected until `flush`: many files of a round are
+    in the same few directories.
     """
 
     def __init__(self, store: Store, base: Path, mode: int) -> None:
         self._store = store
         self._above = {str(place) for place in base.parents}
         self._mode = mode
-        self._durable: set[str] = set()
+        self._known: set[str] = set()
+        self._due: dict[str, None] = {}
 
     def ensure(self, path: str) -> None:
-        """Have the directory `path`, durably."""
+        """Have the directory `path`; durable with the next flush."""
         place, todo = Path(path), list[Path]()
-        while str(place) not in self._durable and place != place.parent:
+        while str(place) not in self._known and place != place.parent:
             todo.append(place)
             place = place.parent
         for one in reversed(todo):
             if self._store.identity(str(one)) is None:
                 with suppress(FileExistsError):
                     self._store.mkdir(str(one), self._mode)
-            try:
-                self._store.sync_dir(str(one.parent))
-            except PermissionError:
-                if str(one.parent) not in self._above:
-                    raise
-            self._durable.add(str(one))
+            self._due[str(one.parent)] = None
+            self._known.add(str(one))
 
-    def forget(self, path: str) -> None:
+    def changed(self, path: str) -> None:
+        """A name was made in the directory: durable with the next flush."""
+        self._due[path] = None
+
+    def flush(self, map_syncs: Callable[[Sync, Iterable[str]], Iterator[None]]) -> None:
+        """Make all of it durable. Raises OSError; what was not synced is synced by the next flush."""
+        due = list(self._due)
+        for _ in map_syncs(self._sync, due):
+            pass
+        for path in due:
+            self._due.pop(path, None)
+
+    def forget(self) -> None:
         """A directory was found missing: so may be those above it."""
-        self._durable.clear()
+        self._known.clear()
+
+    def _sync(self, path: str) -> None:
+        try:
+            self._store.sync_dir(path)
+        except PermissionError:
+            if path not in self._above:
+                raise

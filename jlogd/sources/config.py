@@ -3,7 +3,8 @@
 Frozen values, checked when they are made. A wrong one raises `ConfigError` with "FIELD: found X; accepted: Y".
 Sizes are bytes, times are seconds.
 
-Until keys exist a listener may only stand where this machine alone can reach it: loopback addresses and unix sockets.
+Syslog knows no keys, so a listener stands where this machine alone can reach it, on loopback addresses and unix
+sockets, unless its source says `open = true`.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Address:
         )
 
 
-def parse_address(text: str) -> Address:
-    """The address `text` names. Raises `ConfigError` when it is none, or one other machines could reach."""
+def parse_address(text: str, anywhere: bool = False) -> Address:
+    """The address `text` names. Raises `ConfigError` when it is none, or, unless `anywhere`, one others could reach."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -70,10 +71,12 @@ def parse_address(text: str) -> Address:
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        raise _refused(text, "a numeric loopback address (127.0.0.1, [::1]) or localhost") from None
-    if not loopback:
+        raise _refused(text, "a numeric address (127.0.0.1, [::1]) or localhost") from None
+    if not loopback and not anywhere:
         raise _refused(
-            text, "only loopback addresses (127.0.0.1, [::1]) and unix sockets, until peers can be authenticated"
+            text,
+            "only loopback addresses (127.0.0.1, [::1]) and unix sockets; with open = true others too, on which "
+            "whoever reaches them may write",
         )
     return Address(parts.scheme, host, port)
 
@@ -126,13 +129,17 @@ class SyslogSource(_Common, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     `format`: `raw` keeps each message's bytes as received, `json` stores the parsed header (see `syslog_parse`).
     `message_bytes_max`: a longer message becomes several records. Memory held for unfinished messages is at most
     this times `connections_max`. `idle_timeout`: a connection silent for so long is closed; 0 never.
+    `open`: listeners may stand on addresses beyond this host. `connections_per_peer_max`: of one address, or of one
+    user on a unix socket.
     `receive_buffer`: what is asked of the kernel for datagrams while the log is busy. `socket_mode`: of unix sockets.
     """
 
     listen: Annotated[tuple[str, ...], Meta(description=f"addresses: {LISTEN_ACCEPTED}")]
     format: Literal["raw", "json"] = "raw"
     message_bytes_max: int = MESSAGE_BYTES_DEFAULT
+    open: bool = False
     connections_max: int = 512
+    connections_per_peer_max: int = 256
     idle_timeout: float = 0.0
     receive_buffer: int = 8 << 20
     socket_mode: int = 0o666
@@ -149,13 +156,14 @@ class SyslogSource(_Common, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ConfigError(f'format: found {_shown(self.format)}; accepted: "raw" or "json"')
         _within("message_bytes_max", self.message_bytes_max, MESSAGE_BYTES_MIN, RECORD_BYTES_MAX // 2)
         _within("connections_max", self.connections_max, 1, 65536)
+        _within("connections_per_peer_max", self.connections_per_peer_max, 1, 65536)
         _within("idle_timeout", self.idle_timeout, 0, 7 * 86400)
         _within("receive_buffer", self.receive_buffer, 4096, 1 << 30)
         _within("socket_mode", self.socket_mode, 0o600, 0o777)
 
     def addresses(self) -> list[Address]:
         """`listen`, parsed."""
-        return [parse_address(text) for text in self.listen]
+        return [parse_address(text, self.open) for text in self.listen]
 
 
 class FileSource(_Common, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -120,6 +120,13 @@ def kernel_drops(made: socket.socket) -> int:
     return _MEMINFO.unpack(info)[_MEMINFO_DROPS] if len(info) == _MEMINFO.size else 0
 
 
+def peer_owner(made: socket.socket, name: object) -> str:
+    """Whose connection it is: the address without the port, or `uid=0` for a unix socket."""
+    if isinstance(name, tuple):
+        return str(name[0])
+    return peer_name(made, name).rpartition(" ")[2]
+
+
 def peer_name(made: socket.socket, name: object) -> str:
     """Who is at the other end: `127.0.0.1:41234`, `[::1]:41234`, or `pid=12 uid=0` for a unix socket."""
     if isinstance(name, tuple):

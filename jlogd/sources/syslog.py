@@ -5,8 +5,9 @@ socket gives at most one block, the records of the round are sent in few batches
 a writer that blocks stops the reading, TCP and unix senders are pushed back by the kernel, and what UDP then loses the
 kernel counts (`dropped`).
 
-Limits: `connections_max` connections (one more is closed at once, `refused`), each with at most one unfinished
-message of `message_bytes_max`; longer messages are cut in pieces (`oversized`).
+Limits: `connections_max` connections, of which one peer has at most `connections_per_peer_max` (one more is closed at
+once, `refused`), each with at most one unfinished message of `message_bytes_max`; longer messages are cut in pieces
+(`oversized`). So a peer costs as many descriptors and unfinished messages, whatever it sends and however slowly.
 
 What is not promised: syslog has no acknowledgements. What a sender handed to the kernel and this process had not read,
 or not made durable, when it was killed is lost, and the sender does not know.
@@ -24,12 +25,13 @@ import os
 import selectors
 import socket
 import time
+from collections import Counter
 from contextlib import suppress
 
 from jlogd.sources.base import BLOCK_BYTES, STOP_DRAIN_S, BatchWriter, Outlet, Source, Wakeup
 from jlogd.sources.config import Address, SyslogSource
 from jlogd.sources.framing import LengthTable, Sink, StreamFramer, cut
-from jlogd.sources.sockets import bound_address, forget_path, kernel_drops, listen_on, peer_name
+from jlogd.sources.sockets import bound_address, forget_path, kernel_drops, listen_on, peer_name, peer_owner
 from jlogd.sources.syslog_parse import to_json
 
 COUNTERS = (
@@ -77,6 +79,7 @@ class _Connection:
         self._source = source
         self.socket = made
         self.last_heard = time.monotonic()
+        self.owner = ""  # whose it is, as far as connections are counted
         config = source.config
         self._framer = StreamFramer(source.sink(peer), source.counters, config.message_bytes_max, source.table)
 
@@ -187,6 +190,7 @@ class SyslogReceiver(Source):
         self._datagrams: list[_Datagrams] = []
         self._paused: list[_Listener] = []
         self._connections: dict[socket.socket, _Connection] = {}
+        self._of_peer: Counter[str] = Counter()
 
     def sink(self, peer: str) -> Sink:
         """Where messages of `peer` go."""
@@ -194,11 +198,15 @@ class SyslogReceiver(Source):
 
     def add_connection(self, made: socket.socket, name: object) -> None:
         """Take an accepted connection in, or close it when there are too many."""
-        if len(self._connections) >= self.config.connections_max:
+        owner = peer_owner(made, name)
+        too_many = self._of_peer[owner] >= self.config.connections_per_peer_max
+        if too_many or len(self._connections) >= self.config.connections_max:
             self.counters["refused"] += 1
             made.close()
             return
         connection = _Connection(self, made, peer_name(made, name))
+        connection.owner = owner
+        self._of_peer[owner] += 1
         self._connections[made] = connection
         self._selector.register(made, selectors.EVENT_READ, connection)
         self.counters["connections"] += 1
@@ -209,6 +217,9 @@ class SyslogReceiver(Source):
         self._selector.unregister(connection.socket)
         del self._connections[connection.socket]
         self.counters["connections_open"] -= 1
+        self._of_peer[connection.owner] -= 1
+        if not self._of_peer[connection.owner]:
+            del self._of_peer[connection.owner]
         connection.finish()
 
     def pause(self, listener: _Listener) -> None:

@@ -1,9 +1,9 @@
 """Our addresses on the interfaces: added, refreshed and removed in bulk, each with a finite lifetime.
 
 Lifetimes are relative and in whole seconds, the deadline is absolute. So the lifetime is computed right before each
-datagram, rounded down, and a datagram that turns out to have been sent late (the process was stopped in between) is
-answered by removing what it touched. Behind the BPF gate none of this is needed for safety: there the lifetime is a
-backstop that is long and refreshed rarely.
+datagram, rounded down. A datagram that turns out to have been sent late (the process was stopped in between, or had no
+processor) is corrected by another one at once, or by removing the addresses when the time is up. Behind the BPF gate
+none of this is needed for safety: there the lifetime is a backstop that is long and refreshed rarely.
 
 `known` is what we believe to be there. The watcher takes an address out of it when the kernel says that it went; what
 was taken out before the kernel says so, we removed ourselves.
@@ -32,6 +32,10 @@ SECOND_NS = 1_000_000_000
 # From computing a lifetime to the kernel having taken it: packing and sending 256 messages takes a few milliseconds.
 # What takes longer than this counts as a process that was stopped.
 _SEND_NS = 50_000_000
+
+# Lifetimes that were sent late are computed and sent once more; a machine on which that is late, too, so often, is not
+# one to hold addresses on.
+_CORRECTIONS_MAX = 5
 
 # Without the gate, every heartbeat would set every lifetime anew; one that gains less than this waits for the next,
 # as long as this much is left. Nanoseconds.
@@ -173,9 +177,8 @@ class Addresses:
         for spot in failed:
             self.known.pop(spot, None)
         self._out_of_gate(failed)
-        self._ends_ns = min(self._ends_ns or now + valid * SECOND_NS, now + valid * SECOND_NS)
-        if self._is_late(now, valid, deadline_ns):
-            done = {spot: names[spot] for spot in part if spot not in failed}
+        done = {spot: names[spot] for spot in part if spot not in failed}
+        if not self._in_time(list(done), now, valid, deadline_ns):
             self.remove(done)
             failed |= dict.fromkeys(done, "the deadline passed while it was added; it was removed again")
         return failed
@@ -199,9 +202,8 @@ class Addresses:
             return  # what is there ends by itself, in time
         with _in_words("refresh addresses"):
             refused = self._netlink.bulk([address_messages.refresh(spot, valid) for spot in part])
-        self._ends_ns = min(self._ends_ns or now + valid * SECOND_NS, now + valid * SECOND_NS)
         self._lost(part[failure.place] for failure in refused)
-        if self._is_late(now, valid, deadline_ns):
+        if not self._in_time(part, now, valid, deadline_ns):
             for floating in self.remove_ours():
                 self._gone(floating)
 
@@ -217,6 +219,21 @@ class Addresses:
         if self._gate is not None:
             return self._backstop
         return (deadline_ns - now - _SEND_NS) // SECOND_NS
+
+    def _in_time(self, part: list[Spot], computed_ns: int, valid: int, deadline_ns: int) -> bool:
+        """Correct lifetimes that were sent too late, as long as there is time for that; False when there is none."""
+        for _ in range(_CORRECTIONS_MAX):
+            if not self._is_late(computed_ns, valid, deadline_ns):
+                ends = computed_ns + valid * SECOND_NS
+                self._ends_ns = min(self._ends_ns or ends, ends)
+                return True
+            computed_ns = now_ns()
+            valid = self._lifetime(deadline_ns, computed_ns)
+            if computed_ns >= deadline_ns or valid < 1:
+                return False
+            with _in_words("refresh addresses"):
+                self._netlink.bulk([address_messages.refresh(spot, valid) for spot in part])
+        return False
 
     def _is_late(self, computed_ns: int, valid: int, deadline_ns: int) -> bool:
         """Whether a lifetime computed then may now reach past the deadline, by more than its ordinary lateness."""

@@ -210,11 +210,11 @@ class Kernel(Protocol):
         """Remove in bulk; returns when the kernel acknowledged every one; the failures with their reason. One that is
         not there is no failure. Out of the gate's set afterwards. Withdraws announcements of them first."""
 
-    def remove_all(self, known: Collection[str] = ()) -> list[Floating]:
+    def remove_all(self) -> list[Floating]:
         """Remove every address with our tag, read back, repeat until none is left; what was removed.
 
-        `known`: configured addresses, for kernels older than the tag (before 5.18): these are removed too when they
-        have a finite lifetime. Raises `KernelError` when some could not be removed.
+        Kernels older than the tag (before 5.18) know ours by a second mark. Raises `KernelError` when some could not be
+        removed.
         """
 
     # ---- the network ---------------------------------------------------------------------------------------------

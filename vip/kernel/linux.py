@@ -18,8 +18,8 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from vip.kernel import addresses, gate, links
-from vip.kernel.address_messages import Spot, remove_ours
+from vip.kernel import addresses, advice, gate, links
+from vip.kernel.address_messages import Spot, remove, remove_ours
 from vip.kernel.addresses import SECOND_NS, Addresses, raw
 from vip.kernel.announcer import Announcer
 from vip.kernel.errors import KernelError, in_words
@@ -66,7 +66,7 @@ class LinuxKernel:
             self._alone = _alone()
             _clean_slate()
             indexes = self._indexes(self._interfaces)
-            remarks = self._start_gate(indexes)
+            remarks = self._start_gate(indexes) + advice.remarks(links.read(), self._interfaces)
             self._parts = _Parts(self._settings, self._gate, self._alone.fileno(), lambda: self._deadline_ns, on_event)
         except BaseException:
             self.stop()
@@ -108,7 +108,10 @@ class LinuxKernel:
             self._parts.guard.set_deadline(deadline_ns)
 
     def refresh(self, deadline_ns: int) -> None:
-        self._running().addresses.refresh(deadline_ns)
+        parts = self._running()
+        parts.addresses.refresh(deadline_ns)
+        if broken := parts.broken():
+            raise KernelError(broken)
 
     def set_farewell(self, farewell: bytes) -> None:
         self._running().guard.set_farewell(farewell)
@@ -123,6 +126,8 @@ class LinuxKernel:
 
     def add(self, wanted: Sequence[Floating], deadline_ns: int) -> dict[Floating, str]:
         parts = self._running()
+        if broken := parts.broken():
+            return dict.fromkeys(wanted, broken)
         spots, failed = self._spots(wanted)
         if spots:
             failed |= parts.addresses.add(spots, deadline_ns)
@@ -139,8 +144,7 @@ class LinuxKernel:
         }
         return parts.addresses.remove(spots)
 
-    def remove_all(self, known: Collection[str] = ()) -> list[Floating]:
-        """`known` is not needed: our second mark (`address_messages`) is understood by kernels before the tag, too."""
+    def remove_all(self) -> list[Floating]:
         parts = self._running()
         parts.announcer.withdraw_all()
         return parts.addresses.remove_ours()
@@ -149,14 +153,16 @@ class LinuxKernel:
 
     def probe(self, wanted: Sequence[Floating], window_ns: int) -> dict[str, str]:
         by_interface: dict[str, list[bytes]] = {}
-        for floating in wanted:
+        there = set(self._running().addresses.known.values())
+        for floating in there.intersection(wanted):  # what is not there is never announced, whoever asks for it
             by_interface.setdefault(floating.interface, []).append(raw(floating.address))
         found = self._running().listener.probe(by_interface, window_ns)
         return {addresses.text(address): mac_text(mac) for address, mac in found.items()}
 
     def announce(self, wanted: Sequence[Floating]) -> None:
         by_interface: dict[str, list[bytes]] = {}
-        for floating in wanted:
+        there = set(self._running().addresses.known.values())
+        for floating in there.intersection(wanted):  # what is not there is never announced, whoever asks for it
             by_interface.setdefault(floating.interface, []).append(raw(floating.address))
         for interface, some in by_interface.items():
             self._running().announcer.announce(interface, some)
@@ -276,6 +282,13 @@ class _Parts:
             self.listener.close()
             self.addresses.close()
 
+    def broken(self) -> str:
+        """Which thread ended although nobody asked; nothing when all run. It is a fault of ours, and was logged."""
+        alive = self.announcer.alive and self.watcher is not None and self.watcher.alive
+        return (
+            "" if alive else "a thread that announces or listens has failed (its traceback is in the log); restart vip"
+        )
+
     def counts(self) -> dict[str, int]:
         watcher = self.watcher
         return {
@@ -319,6 +332,10 @@ def _clean_slate() -> None:
     """Remove what a former run left, before its filter is replaced by ours. Raises `KernelError`."""
     netlink = Netlink()
     try:
+        # Nobody has this address; without the privilege the kernel does not even look.
+        for failure in netlink.bulk([remove(Spot(bytes(4), 1, _IPV4_BITS))]):
+            if failure.number == errno.EPERM:
+                raise KernelError(f"addresses cannot be changed: {in_words(errno.EPERM)}")
         _, failures = remove_ours(netlink)
     except OSError as error:
         raise KernelError(f"cannot read the addresses: {in_words(error.errno or errno.EIO)}") from None
