@@ -23,7 +23,7 @@ def unfit(tmp_path: Path) -> Path:
     spool = tmp_path / "spool"
     spool.mkdir()
     known = check.Checked()
-    list(check.full_check(spool, known))
+    list(check._run(spool, known, full=False))  # the host, kernel and mount that a verdict is about
     check.keep(spool, known, [UNFIT])
     return spool
 

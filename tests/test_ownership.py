@@ -15,10 +15,13 @@ import pytest
 from cli_support import ROOT, done, failed, jlogctl
 from daemon_support import SECONDS_MAX, RunningDaemon, daemon, until
 from model_disk import ModelDisk, ModelProcess
+from wire_support import Daemon as Served
+from wire_support import make_log
 
 import jlogd
-from jlogd.errors import FormatError, JlogError, OwnedElsewhere, SpoolInUse, SpoolMissing, UsageError
+from jlogd.errors import Fenced, FormatError, JlogError, OwnedElsewhere, SpoolInUse, SpoolMissing, UsageError
 from jlogd.journal.batch import encode
+from jlogd.journal.disk import PosixDisk
 from jlogd.journal.head import OWNER, Owner, decode_owner
 from jlogd.journal.journal import Journal
 from jlogd.journal.locks import acquire, holder_elsewhere
@@ -419,6 +422,28 @@ def test_daemons_that_are_pointed_at_one_spool(tmp_path: Path) -> None:
         finally:
             other.process.kill()
             other.process.wait()
+
+
+class Elsewhere(PosixDisk):
+    """The same files, seen by another host."""
+
+    def host(self) -> str:
+        return "host-two"
+
+
+def test_a_writer_over_the_wire_is_told_whose_the_log_is_now(spool: Path) -> None:
+    make_log(spool)
+    told = pytest.raises((Fenced, OwnedElsewhere), match="owned by host host-two")
+    with Served(spool) as served, jlogd.open(served.target()) as log, told, log.writer() as writer:
+        writer.append(b"before")
+        writer.flush()
+        for path in list(spool.rglob("*.lock")):
+            path.unlink()  # as when the lease of a host that was cut off is over
+        Journal.take_over(spool / "mainlog", Elsewhere()).close()
+        writer.append(b"after")
+        writer.flush()
+    with jlogd.open(spool / "mainlog") as log, log.subscriber() as reader:
+        assert [record for batch in reader for record in batch] == [b"before"]
 
 
 def test_a_missing_mount_is_told_and_nothing_is_made_in_its_place(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ class _Walk:
             return
         scanner = Scanner(file, self._view.seed, max(extent.end, SEGMENT_HEADER_BYTES))
         whole = isinstance(scanner.step(file.size(), 0), Batch)
-        message = f"{extra} bytes follow the sealed end; they were never acknowledged"
+        message = f"{extra} bytes follow the sealed end; what was acknowledged of them is in the next segment"
         kind = "zombie" if whole else "torn"
         yield Finding(kind=kind, message=message, path=segment.filename, offset=extent.end, bytes=extra)
 

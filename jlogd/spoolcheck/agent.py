@@ -97,7 +97,7 @@ class Agent:
         space = os.statvfs(self.directory)
         return {
             "pid": os.getpid(),
-            "host": (_lines("/etc/machine-id") or [socket.gethostname()])[0],
+            "host": os.environ.get("JLOGD_HOST_ID") or (_lines("/etc/machine-id") or [socket.gethostname()])[0],
             "boot": (_lines("/proc/sys/kernel/random/boot_id") or [""])[0],
             "node": socket.gethostname(),
             "kernel": os.uname().release,
