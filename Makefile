@@ -1,5 +1,7 @@
 # make run    build the environment and start the daemon on its built-in configuration
 # make test   install what the tests need, and run them all
+# make soak   kill, pause, fill and take over a running daemon for MINUTES, and count; see tests/soak.py
+# make fuzz   fuzz every parser for ever, or only TARGET; see tests/fuzz/run.py
 # make bench  measure, beside what else one would use; see docs/performance.md
 # make lint   style and types
 
@@ -7,8 +9,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PYTEST_ARGS ?=
+MINUTES ?= 60
+TARGET  ?= $(basename $(notdir $(wildcard tests/fuzz/corpus/*)))
+# Runs of one target before the next has its turn.
+FUZZ_RUNS ?= 200000
 
-.PHONY: run test lint bench packages clean
+.PHONY: run test lint bench soak fuzz packages clean
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/jlogd run
@@ -21,8 +27,18 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+soak: $(VENV)/dev.stamp
+	$(BIN)/python tests/soak.py --minutes $(MINUTES)
+
+fuzz: $(VENV)/dev.stamp
+	while for target in $(TARGET); do \
+		$(BIN)/python tests/fuzz/run.py $$target -runs=$(FUZZ_RUNS) || exit 1; done; do :; done
+
 bench: packages $(VENV)/bench.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench $(BENCH_ARGS)
+	$(if $(BENCH_ARGS),,$(BIN)/python -m bench counts)
+	$(if $(BENCH_ARGS),,$(BIN)/python -m bench.vip kernel)
+	$(if $(BENCH_ARGS),,$(BIN)/python -m bench.vip failover)
 
 # Debian packages that tests and benchmarks use; without root they are said to be missing, and their tests skipped.
 packages:
@@ -36,7 +52,7 @@ $(VENV)/run.stamp: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
 	@touch $@ $(VENV)/run.stamp
 
 $(VENV)/bench.stamp: pyproject.toml | $(VENV)/bin/python

@@ -4,6 +4,7 @@
     python -m bench run --full                 longer turns, more rounds, a 10 GB backlog
     python -m bench run --case append --system jlogd --system limit
     python -m bench plot                       draw docs/images/bench.svg from the last run
+    python -m bench counts                     cidr beside DuckDB, chDB and SQLite on a year of counts
 
 Everything is written below one directory (`--dir`, by default var/bench: the file system a log would be on) and removed
 afterwards. Servers run as child processes on loopback ports.
@@ -33,6 +34,8 @@ from bench.targets import judge
 
 ROOT = Path(__file__).resolve().parent
 RESULT = ROOT / "results" / "latest.json"
+COUNTS_RESULT = ROOT / "results" / "counts.json"
+COUNTS = ("cidr", "duckdb", "chdb", "sqlite")
 PICTURE = ROOT.parent / "docs" / "images" / "bench.svg"
 WORKERS = 4
 # Columns of the tables when they do not go to a terminal.
@@ -112,6 +115,30 @@ def draw(source: Path, output: Path) -> None:
 def show(source: Path) -> None:
     """Print the tables of the last run again."""
     report.show(load(source), _console())
+
+
+@main.command()
+@click.option("--days", type=click.IntRange(4, 3650), default=365, show_default=True, help="How many days of counts.")
+@click.option("--system", "keys", multiple=True, type=click.Choice(COUNTS), help="Only these systems.")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), default=Path("var/bench"), show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default=COUNTS_RESULT, show_default=True)
+@click.option("--keep", is_flag=True, help="Keep what was made below --dir for the next run.")
+def counts(days: int, keys: Sequence[str], directory: Path, output: Path, keep: bool) -> None:
+    """Ask for counts by address block: cidr beside DuckDB, chDB and SQLite."""
+    from bench import counts_run
+
+    console = _console()
+    directory = directory.resolve() / "counts"
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        result = counts_run.run(directory, days, keys, console)
+    finally:
+        if not keep:
+            shutil.rmtree(directory, ignore_errors=True)
+    counts_run.show(result, console)
+    if not keys or output != COUNTS_RESULT:
+        counts_run.write(result, output)
+        console.print(f"kept in {output}")
 
 
 def _case(context: Context, case: str, systems: Sequence[type[System]], batches: Sequence[int]) -> Iterator[Row]:

@@ -12,11 +12,13 @@ with jlogd.open("var/spool/mainlog") as log:            # or "tcp://127.0.0.1:51
         batch.checkpoint()
 """
 
+from jlogd.auditing import Audit, audit
 from jlogd.entry import create, open
 from jlogd.errors import (
     BadKey,
     Closed,
     ConfigError,
+    DiskFailed,
     Fenced,
     FormatError,
     JlogError,
@@ -49,11 +51,13 @@ from jlogd.writer.writer import Writer
 __version__ = VERSION
 
 __all__ = [
+    "Audit",
     "BadKey",
     "Batch",
     "Caps",
     "Closed",
     "ConfigError",
+    "DiskFailed",
     "Fenced",
     "FormatError",
     "Gap",
@@ -83,6 +87,7 @@ __all__ = [
     "TooLarge",
     "UsageError",
     "Writer",
+    "audit",
     "create",
     "open",
 ]

@@ -113,6 +113,24 @@ class LockUnavailable(JlogError):
     code = "lock-unavailable"
 
 
+class SpoolUnfit(JlogError):
+    """The mount of a spool does not do what a log needs; see `jlogctl check-spool`."""
+
+    code = "spool-unfit"
+
+
+class SpoolMissing(JlogError):
+    """The spool that the configuration demands is not there: a mount is missing, or another one is in its place."""
+
+    code = "spool-missing"
+
+
+class SpoolInUse(JlogError):
+    """Another daemon runs on the spool."""
+
+    code = "spool-in-use"
+
+
 class OwnedElsewhere(JlogError):
     """Another host owns the log."""
 
@@ -150,9 +168,15 @@ class MissingLibrary(JlogError):
 
 
 class LogFailed(JlogError):
-    """The disk failed twice in a row; the log accepts nothing more until it is opened again."""
+    """The log accepts nothing more until it is opened again: it was removed, or something failed that never should."""
 
     code = "log-failed"
+
+
+class DiskFailed(LogFailed):
+    """The disk failed twice in a row; the log accepts nothing until it was recovered, which is tried every second."""
+
+    code = "disk-failed"
 
 
 class ProducerGap(JlogError):

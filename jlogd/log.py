@@ -21,6 +21,7 @@ from jlogd.journal.stat import log_stat
 from jlogd.journal.subscribers import Subscribers
 from jlogd.journal.types import Caps, LogStat, Start, SubscriberStat
 from jlogd.journal.view import View
+from jlogd.spoolcheck.verdict import told_risks
 from jlogd.subscriber.local import EphemeralFeed, NamedFeed
 from jlogd.subscriber.subscriber import Subscriber, close_abandoned
 from jlogd.writer.committer import Committer
@@ -63,6 +64,13 @@ class Log(ABC):
     @abstractmethod
     def set_subscriber(self, name: str, start: Start) -> None:
         """Move a subscriber, forward or back. Raises `SubscriberUnknown`, `SubscriberBusy`, `UsageError`."""
+
+    @abstractmethod
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        """Change how far a subscriber may fall behind; None: as far as the log lets it.
+
+        A consumer that reads as `name` behind the same daemon reads on. Raises `SubscriberUnknown`, `SubscriberBusy`.
+        """
 
     @abstractmethod
     def clone_subscriber(self, name: str, source: str) -> None:
@@ -147,6 +155,9 @@ class LocalLog(Log):
     def set_subscriber(self, name: str, start: Start) -> None:
         self._joined().set_subscriber(name, start)
 
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        self._joined().set_caps(name, caps)
+
     def clone_subscriber(self, name: str, source: str) -> None:
         self._joined().clone_subscriber(name, source)
 
@@ -155,6 +166,7 @@ class LocalLog(Log):
             raise Closed(f"{self.target} was closed")
         found = self._journal.stat() if self._journal else log_stat(self._view, Subscribers(self._view))
         found.target = self.target
+        found.risks = told_risks(self._path.parent)
         return found
 
     def producer_position(self, producer: str) -> int | None:

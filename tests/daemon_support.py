@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,22 @@ def until(true: Callable[[], Any], what: str) -> Any:
 class RunningDaemon:
     """A daemon, its output, and how to reach it."""
 
-    def __init__(self, directory: Path, extra: str = "", log: str = "", stdin: Any = subprocess.DEVNULL) -> None:
-        """`log` and `extra` are TOML: settings of the log `mainlog`, and further tables."""
+    def __init__(
+        self,
+        directory: Path,
+        extra: str = "",
+        log: str = "",
+        stdin: Any = subprocess.DEVNULL,
+        words: Sequence[str] = (),
+    ) -> None:
+        """`log` and `extra` are TOML: settings of the log `mainlog`, and further tables; `words` follow `jlogd run`."""
         self.directory = directory
         self.syslog, self.zmq, self.http = free_ports(3)
         self.config = directory / "jlogd.toml"
         self.errors = directory / "daemon.log"
         self.write_config(extra, log)
         self._stdin = stdin
+        self.words = list(words)
         self.process = self.launch()
 
     @property
@@ -77,7 +85,7 @@ class RunningDaemon:
 
     def launch(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start the daemon (again), without waiting for it."""
-        command = [sys.executable, "-m", "jlogd.cli.jlogd", "run", "--config", str(self.config)]
+        command = [sys.executable, "-m", "jlogd.cli.jlogd", "run", "--config", str(self.config), *self.words]
         surroundings = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(

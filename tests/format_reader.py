@@ -60,6 +60,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 SLOT = Struct("<4s2sHQ492sI")
 OWNER = Struct("<IHH")
+SINCE = Struct("<qH")
 HEAD = Struct("<IIQQQQQQQQB")
 FLOOR = Struct("<QQ")
 SUBSCRIBER = Struct("<QQIB3sQQQQQQQ")
@@ -70,6 +71,8 @@ class Owner:
     epoch: int
     host: str
     boot: str
+    since: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,10 @@ def read_owner(path: Path) -> Owner | None:
         return None
     epoch, host, boot = OWNER.unpack_from(payload)
     rest = payload[OWNER.size :]
-    refuse_unless(len(rest) == host + boot, "owner: lengths")
-    return Owner(epoch, rest[:host].decode(), rest[host:].decode())
+    more = rest[host + boot :]
+    since, name = SINCE.unpack_from(more) if len(more) >= SINCE.size else (0, -SINCE.size)
+    refuse_unless(len(rest) == host + boot + SINCE.size + name, "owner: lengths")
+    return Owner(epoch, rest[:host].decode(), rest[host : host + boot].decode(), since, more[SINCE.size :].decode())
 
 
 def read_head(log: Path) -> Head | None:

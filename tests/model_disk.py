@@ -639,6 +639,9 @@ class ModelProcess:
     def boot(self) -> str:
         return self._boot
 
+    def host_name(self) -> str:
+        return self._host
+
     def kill(self) -> None:
         """SIGKILL of this process alone."""
         self.disk.kill(self)

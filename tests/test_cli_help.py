@@ -8,19 +8,18 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_support import ROOT, Ended, done, failed, jlogctl, jlogd, process
+from cli_support import ROOT, Ended, _run, done, failed, jlogctl, process
 
 from jlogd.cli import docs
-from jlogd.cli import jlogctl as jlogctl_module
-from jlogd.cli import jlogd as jlogd_module
 
-COMMANDS = {**dict(docs.walk(jlogctl_module.cli)), **dict(docs.walk(jlogd_module.cli))}
+PROGRAMS = docs.programs()
+COMMANDS = {path: command for root in PROGRAMS.values() for path, command in docs.walk(root)}
 PAGE = ROOT / "docs" / "commands.md"
 
 
 def run(path: str, *args: object) -> Ended:
     program, *words = path.split()
-    return (jlogctl if program == "jlogctl" else jlogd)(*words, *args)
+    return _run(PROGRAMS[program], program, (*words, *args), b"")
 
 
 @pytest.mark.parametrize("path", COMMANDS)
@@ -44,7 +43,8 @@ def test_every_option_and_argument_is_explained(path: str) -> None:
 
 @pytest.mark.parametrize("path", COMMANDS)
 def test_every_command_without_what_it_needs_shows_how_it_is_used(path: str) -> None:
-    if path in ("jlogd run", "jlogd check-config"):
+    command = COMMANDS[path]
+    if not command.no_args_is_help and not any(one.required for one in command.params):
         return
     ended = run(path)
     assert ended.code == 2
@@ -55,13 +55,19 @@ def test_every_command_without_what_it_needs_shows_how_it_is_used(path: str) -> 
 def test_every_example_is_accepted_by_its_command(line: str) -> None:
     for part in re.split(r"\s\|\s", line.split(" > ")[0]):
         words = shlex.split(part)
-        if words[0] not in ("jlogctl", "jlogd"):
+        if words[0] not in PROGRAMS:
             continue
         command: click.Command = COMMANDS[words[0]]
         rest = words[1:]
         context = click.Context(command, info_name=words[0])
         while isinstance(command, click.Group):
+            with click.Context(command, info_name=words[0]) as own:
+                _, rest, _ = command.make_parser(own).parse_args(rest)
+            if not rest:
+                break
             command = command.commands[rest.pop(0)]
+        if isinstance(command, click.Group):
+            continue
         with command.make_context(command.name, rest, parent=context):
             pass
 
@@ -81,7 +87,7 @@ def test_the_page_of_commands_names_every_command_option_and_exit_code() -> None
         assert word in page
 
 
-@pytest.mark.parametrize("program", ["jlogctl", "jlogd"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_version(program: str) -> None:
     assert re.fullmatch(rf"{program} \d+\.\d+\S*\n", done(run(program, "--version")).out)
 
@@ -109,8 +115,8 @@ def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
         (("tial", "var/log"), "did you mean tail?"),
         (("STAT", "var/log"), "did you mean stat?"),
         (("subscriber", "ad", "var/log"), "did you mean add?"),
-        (("subscriber", "frobnicate"), "there are: add, clone, list, remove, set"),
-        (("frobnicate",), "there are: append, check, create"),
+        (("subscriber", "frobnicate"), "there are: add, caps, clone, list, remove, set"),
+        (("frobnicate",), "there are: append, check, check-spool"),
         (("./var/log",), "the command comes first: jlogctl stat ./var/log"),
     ],
 )
@@ -136,7 +142,7 @@ def test_the_examples_do_what_they_say(tmp_path: Path, monkeypatch: pytest.Monke
     Path("old.log").write_bytes(b"Failed password for root\n" * 20)
     done(jlogctl("create", "var/spool/mainlog", "--subscriber", "master"))
     skipped = []
-    order = ["append", *(f"subscriber {word}" for word in ("add", "list", "set", "clone", "remove"))]
+    order = ["append", *(f"subscriber {word}" for word in ("add", "list", "set", "caps", "clone", "remove"))]
     for path in (*order, "stat", "list", "check", "tail", "create"):
         for line in docs.examples(COMMANDS[f"jlogctl {path}"]):
             words = shlex.split(

@@ -35,6 +35,7 @@ USES = [
     ("subscriber", "remove", "x"),
     ("subscriber", "set", "x", "--to", "end"),
     ("subscriber", "clone", "x", "--from", "y"),
+    ("subscriber", "caps", "x", "--default"),
 ]
 
 

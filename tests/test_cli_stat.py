@@ -200,6 +200,22 @@ def test_caps_are_kept_and_shown(log: Path) -> None:
     failed(jlogctl("subscriber", "add", log, "x", "--on-full", "block"), 2, "--max-lag-bytes")
 
 
+def test_caps_may_be_changed(log: Path) -> None:
+    changed = done(jlogctl("subscriber", "caps", log, "slow", "--max-lag-bytes", "20GiB"))
+    assert changed.out == "slow may fall behind: 20 GiB, block\n"
+    assert "20 GiB, block" in done(jlogctl("subscriber", "list", log)).out
+    assert done(jlogctl("subscriber", "caps", log, "slow", "--default")).out == "slow may fall behind: without limit\n"
+    for words in ((), ("--default", "--max-lag-bytes", "1MiB")):
+        failed(jlogctl("subscriber", "caps", log, "slow", *words), 2, "--default")
+    failed(jlogctl("subscriber", "caps", log, "slwo", "--default"), 1, "did you mean slow?")
+
+
+def test_caps_that_drop_give_the_space_back_at_once(log: Path) -> None:
+    before = len(list(log.glob("*.seg")))
+    done(jlogctl("subscriber", "caps", log, "slow", "--max-lag-bytes", "1KiB", "--on-full", "drop-oldest"))
+    assert len(list(log.glob("*.seg"))) < before
+
+
 def test_removing_who_pinned_gives_the_space_back_at_once(log: Path) -> None:
     before = len(list(log.glob("*.seg")))
     done(jlogctl("subscriber", "remove", log, "slow"))

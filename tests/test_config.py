@@ -37,6 +37,7 @@ from jlogd.daemon.toml_structs import MISTAKES_SHOWN_MAX, TEXT_BYTES_MAX
 from jlogd.daemon.units import Duration, Size, duration_text, parse_duration, parse_size, size_text
 from jlogd.errors import ConfigError
 from jlogd.journal.types import Caps, Settings
+from jlogd.manager.config import ManagedNode, ManagerConfig, PullRule
 from jlogd.sources.config import FileSource, StdinSource, SyslogSource
 
 ROOT = Path(__file__).parent.parent
@@ -141,7 +142,7 @@ LOG = '[log.mainlog]\nsubscribers = ["master"]\n'
 MISTAKES = [
     ('[node]\nnaem = "x"', "jlogd.toml:2: node.naem: unknown setting; did you mean name?"),
     ('[nod]\nname = "x"', "jlogd.toml:1: nod: unknown setting; did you mean node?"),
-    ("zzz = 1", "jlogd.toml:1: zzz: unknown setting; accepted: auth, listen, log, node, source"),
+    ("zzz = 1", "jlogd.toml:1: zzz: unknown setting; accepted: auth, listen, log, manager, node, source"),
     ("[[source.sylog]]", "jlogd.toml:1: source.sylog: unknown setting; did you mean syslog?"),
     ('[node]\n\nname = "a b"', 'jlogd.toml:3: node.name: found "a b"; accepted: 1 to 64 letters'),
     ('[node]\nname = "a\\n"', 'jlogd.toml:2: node.name: found "a\\n"; accepted'),
@@ -719,6 +720,9 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "[[source.syslog]]": SyslogSource,
     "[[source.file]]": FileSource,
     "[[source.stdin]]": StdinSource,
+    "[manager]": ManagerConfig,
+    "[[manager.node]]": ManagedNode,
+    "[[manager.pull]]": PullRule,
 }
 
 
@@ -764,29 +768,34 @@ def test_every_setting_is_documented_as_it_is(table: str) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_docs_say_what_a_reload_applies(table: str) -> None:
-    prefix = {"[node]": "node", "[listen]": "listen", "[log.NAME]": "log"}.get(table)
+    prefix = {"[node]": "node", "[listen]": "listen", "[log.NAME]": "log", "[manager]": "manager"}.get(table)
     prefix = table.strip("[]") if "auth" in table else prefix
     for name, row in documented()[table].items():
-        if prefix:
-            needs_restart = f"{prefix}.{name}" in NEEDS_RESTART
-        else:
-            needs_restart = f"source.{table.strip('[]').partition('.')[2]}" in NEEDS_RESTART
+        setting = f"{prefix}.{name}" if prefix else table.strip("[]")
+        needs_restart = setting in NEEDS_RESTART
         assert row[3].startswith("no" if needs_restart else "yes"), (table, name)
 
 
 def test_every_table_of_the_configuration_is_documented() -> None:
     top = [field.name for field in msgspec.structs.fields(Config)]
-    assert top == ["node", "listen", "auth", "log", "source"]
+    assert top == ["node", "listen", "auth", "log", "source", "manager"]
     kinds = [f"[[source.{field.name}]]" for field in msgspec.structs.fields(Sources)]
     auth = ["[auth]", "[auth.keyless]", "[[auth.client]]"]
-    assert list(TABLES) == ["[node]", "[listen]", *auth, "[log.NAME]", *kinds]
+    managers = ["[manager]", "[[manager.node]]", "[[manager.pull]]"]
+    assert list(TABLES) == ["[node]", "[listen]", *auth, "[log.NAME]", *kinds, *managers]
     assert set(documented()) == set(TABLES)
 
 
 def test_reasons_belong_to_settings() -> None:
     known = {
         f"{table}.{field}"
-        for table, kind in (("node", Node), ("listen", Listen), ("auth", Auth), ("log", LogConfig))
+        for table, kind in (
+            ("node", Node),
+            ("listen", Listen),
+            ("auth", Auth),
+            ("log", LogConfig),
+            ("manager", ManagerConfig),
+        )
         for field in kind.__struct_fields__
     } | {f"source.{kind}" for kind in Sources.__struct_fields__}
     assert set(NEEDS_RESTART) <= known

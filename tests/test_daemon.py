@@ -126,8 +126,10 @@ def test_a_reload_that_cannot_bind_leaves_the_sources_as_they_were(tmp_path: Pat
 
 def test_two_daemons_on_the_same_ports_are_told(tmp_path: Path) -> None:
     with daemon(tmp_path) as running:
+        config = tmp_path / "second.toml"
+        config.write_text(running.config.read_text().replace(str(running.spool), str(tmp_path / "its own spool")))
         second = subprocess.run(
-            [sys.executable, "-m", "jlogd.cli.jlogd", "run", "--config", str(running.config)],
+            [sys.executable, "-m", "jlogd.cli.jlogd", "run", "--config", str(config)],
             env={"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,

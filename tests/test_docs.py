@@ -7,8 +7,8 @@ A fenced block is, by its language:
     console   what follows `$ ` is run; the lines after it are what it must print. `...` stands for any text, alone in a
               line for any lines; runs of spaces count as one
     python    run as a program in the same directory
-    toml      must be a configuration
-    text, json, yaml, or nothing    only shown
+    toml      must be a configuration, of jlogd or of cidr
+    sql, text, json, yaml, or nothing    only shown
 
 A comment right above a block changes that:
 
@@ -40,17 +40,27 @@ from pathlib import Path
 import pytest
 from daemon_support import SECONDS_MAX, free_ports, until
 
+from cidr.config import parse as parse_cidr
 from jlogd.daemon.config import parse
 from jlogd.daemon.defaults import DEFAULT_TOML
+from jlogd.daemon.manager_metrics import manager_metrics
 from jlogd.daemon.metrics import all_metrics
+from vip.config import parse as parse_vip
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {"commands.md"}
-LANGUAGES = {"sh", "console", "python", "toml", "text", "json", "yaml", ""}
+PROGRAMS = {
+    "jlogd": "jlogd.cli.jlogd",
+    "jlogctl": "jlogd.cli.jlogctl",
+    "cidr": "cidr.cli.main",
+    "as_logger": "cidr.cli.as_logger",
+}
+LANGUAGES = {"sh", "console", "python", "toml", "sql", "text", "json", "yaml", ""}
 NOTES = {"skip", "file", "daemon", "test"}
-PORTS = ("5140", "5180", "5514")
-HTTP_PORT = "5180"
+PORTS = ("5140", "5180", "5514", "9090")
+# Where a program says that it is ready.
+READY = {"jlogd": ("5180", "/readyz"), "cidr": ("9090", "/healthz")}
 # Programs of other packages: where they are missing the page is skipped, but not in continuous integration.
 FOREIGN = ("logger", "curl")
 
@@ -110,9 +120,9 @@ class Stage:
         (self.directory / ".venv" / "bin").mkdir(parents=True)
         (self.directory / ".venv" / "bin" / "activate").touch()
         (self.tools / "bin").mkdir(parents=True)
-        for program in ("jlogd", "jlogctl"):
+        for program, module in PROGRAMS.items():
             path = self.tools / "bin" / program
-            path.write_text(f"#!{sys.executable}\nfrom jlogd.cli.{program} import main\nmain()\n")
+            path.write_text(f"#!{sys.executable}\nfrom {module} import main\nmain()\n")
             path.chmod(0o755)
         self.environment = {
             **os.environ,
@@ -202,7 +212,7 @@ class Stage:
                 stderr=output,
             )
         try:
-            until(lambda: process.poll() is not None or self._is_ready(), "the daemon is ready")
+            until(lambda: process.poll() is not None or self._is_ready(command[0]), "the daemon is ready")
             assert process.poll() is None, said.read_text()
             yield
             process.send_signal(signal.SIGTERM)
@@ -212,9 +222,10 @@ class Stage:
             process.kill()
             process.wait()
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, program: str) -> bool:
+        port, path = READY[program]
         try:
-            url = f"http://127.0.0.1:{self.ports[HTTP_PORT]}/readyz"
+            url = f"http://127.0.0.1:{self.ports[port]}{path}"
             with urllib.request.urlopen(url, timeout=SECONDS_MAX) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
@@ -279,7 +290,13 @@ def test_blocks_follow_the_convention(page: Path) -> None:
 def test_configurations_are_right(page: Path) -> None:
     for block in blocks(page):
         if block.language == "toml":
-            parse(block.text, f"{name_of(page)}:{block.line}")
+            where = f"{name_of(page)}:{block.line}"
+            if re.search(r"^\[+(as_logger|cidr)\b", block.text, re.MULTILINE):
+                parse_cidr(block.text, where)
+            elif re.search(r"^\[+vip\b", block.text, re.MULTILINE):
+                parse_vip(block.text, where)
+            else:
+                parse(block.text, where)
 
 
 def prose(page: Path) -> str:
@@ -321,7 +338,7 @@ def test_tests_that_are_named_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_metrics_that_are_named_exist(page: Path) -> None:
-    known = {metric.exposed for metric in all_metrics()}
+    known = {metric.exposed for metric in (*all_metrics(), *manager_metrics())}
     for name in set(re.findall(r"\bjlogd_[a-z_]+[a-z]\b", page.read_text())):
         # A name may be cut, where it is searched for.
         assert any(one.startswith(name.removesuffix("_bucket")) for one in known), f"{name_of(page)}: {name}"

@@ -99,6 +99,31 @@ def test_a_failed_sync_is_final_under_interval_too(disk: ModelProcess, times: in
         assert records(after)[: len(seen)] == seen
 
 
+@pytest.mark.parametrize("durability", ["commit", "interval=60s"])
+@pytest.mark.parametrize("op", ["append", "sync", "*"])
+def test_a_disk_that_works_again_is_written_again(disk: ModelProcess, durability: str, op: str) -> None:
+    """Without opening the log anew: what was refused stays behind, what was acknowledged is there, and is durable."""
+    Journal.create(PATH, Settings(durability=durability), disk=disk)
+    journal = Journal.open(PATH, disk=disk)
+    journal.commit([encode([b"before"]).numbered(7, 0, 1)])
+    journal.sync()
+    disk.disk.faults = [Fault(error=errno.EIO, op=op, times=1 << 30)]
+    refused = encode([b"refused"]).numbered(7, 1, 2)
+    [outcome] = journal.commit([refused])
+    if isinstance(outcome, Receipt):  # acknowledged before its sync, which fails now
+        journal.sync()
+    assert journal.failed or op == "*"
+    assert not journal.try_again() or not journal.failed
+    disk.disk.faults = []
+    assert journal.try_again() and not journal.failed
+    assert isinstance(journal.commit([refused])[0], Receipt)
+    journal.commit([encode([b"after"])])
+    journal.sync()
+    assert records(journal) == [b"before", b"refused", b"after"]
+    with Journal.open(PATH, disk=disk.disk.crash(contents="nothing")) as again:
+        assert records(again) == [b"before", b"refused", b"after"]
+
+
 def test_interval_syncs_by_itself(disk: ModelProcess) -> None:
     Journal.create(PATH, Settings(durability="interval=60s"), disk=disk)
     journal = Journal.open(PATH, disk=disk)

@@ -32,6 +32,7 @@ NEEDS: list[tuple[messages.FromClient, set[str]]] = [
     (messages.SubscriberAdd(1, "x", "name"), {"admin"}),
     (messages.SubscriberRemove(1, "x", "name"), {"admin"}),
     (messages.SubscriberSet(1, "x", "name", 1), {"admin"}),
+    (messages.SubscriberCaps(1, "x", "name"), {"admin"}),
     (messages.SubscriberClone(1, "x", "name", "other"), {"admin"}),
 ]
 

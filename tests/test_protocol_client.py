@@ -223,6 +223,7 @@ def test_administration(client: Client) -> None:
     caps = {"max_bytes": 1 << 30, "max_age": 86400.0, "on_full": "drop-oldest"}
     assert client.ask("subscriber-add", log="audit", name="y", caps=caps)["verb"] == "done"
     assert client.ask("subscriber-clone", log="audit", name="z", source="y")["verb"] == "done"
+    assert client.ask("subscriber-caps", log="audit", name="z")["verb"] == "done"
     assert client.ask("subscriber-set", log="audit", name="z", start="end")["verb"] == "done"
     assert client.ask("subscriber-remove", log="audit", name="x")["verb"] == "done"
     stat = client.ask("stat", log="audit")["stat"]

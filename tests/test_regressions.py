@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from model_disk import Crash, Fault, ModelDisk, ModelProcess
 
+from jlogd.errors import JlogError
 from jlogd.journal.batch import Batch, Gap, encode
 from jlogd.journal.check import check
 from jlogd.journal.cursor import Cursor, locate
@@ -138,3 +139,100 @@ def test_damage_in_one_batch_costs_no_other_that_the_same_sync_made_durable():
         disk.crash(random.Random(seed))
         items = read(Journal.open(PATH, disk=disk.process()).cursor("begin"))
         assert [list(item) for item in items] == [[], [b"second"], [b"third"]], seed
+
+
+@pytest.mark.parametrize("op", ["append", "sync", "pread", "open", "*"])
+def test_a_former_owner_whose_disk_fails_does_not_take_the_log_back(op):
+    """Its write fails, as writes over a lost lease do, and it goes to recover: the log is not its own any more."""
+    for call in range(1, 30):
+        disk = ModelDisk()
+        former, successor = disk.process("a"), disk.process("b")
+        old = make(former)
+        old.commit([encode([b"one"])])
+        taken: list[Journal] = []
+
+        def take_over(former=former, successor=successor, disk=disk, taken=taken):
+            disk.lose_locks(former)
+            taken.append(Journal.take_over(PATH, disk=successor))
+            disk.faults.append(Fault(error=errno.EIO, op=op, times=2))
+
+        disk.faults.append(Fault(action=take_over, at=call))
+        outcome = old.commit([encode([b"stale"])])[0]
+        disk.faults.clear()
+        if not taken:
+            break
+        assert taken[0].view.owner().host == successor.host(), (call, outcome)
+        assert isinstance(taken[0].commit([encode([b"two"])])[0], Receipt)
+        there = [record for item in read(taken[0].cursor("begin")) for record in item]
+        assert (b"stale" in there) >= isinstance(outcome, Receipt), (call, outcome)
+        assert there[0] == b"one" and there[-1] == b"two"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("later", [0, 1, 2, 3])
+def test_a_recovery_that_was_overtaken_leaves_nothing_in_the_log(refused, later):
+    """A host recovers from its head, and is paused; another one takes over and accepts more than that head said. What
+    the first one then creates starts below what was accepted: it must not be read, nor hide what was."""
+    for call in range(1, 100):
+        disk = ModelDisk()
+        former, successor = disk.process("a"), disk.process("b")
+        old = make(former)
+        old.commit([encode([b"one"])])
+        fault = Fault(error=errno.ENOSPC, op="sync") if refused else Fault(crash=True, op="sync", after=True)
+        disk.faults.append(fault)
+        with suppress(Crash):
+            old.commit([encode([b"two"]), encode([b"three"])])
+        disk.kill(former)
+        disk.faults.clear()
+        home = disk.process("a")
+        taken: list[Journal] = []
+
+        def take_over(disk=disk, home=home, successor=successor, taken=taken):
+            faults, disk.faults = disk.faults, []
+            disk.lose_locks(home)
+            taken.append(Journal.take_over(PATH, disk=successor))
+            assert isinstance(taken[0].commit([encode([b"four"])])[0], Receipt)
+            disk.faults = faults
+
+        disk.faults.append(Fault(action=take_over, at=call))
+        disk.faults += [Fault(crash=True, at=call + later)] if later else []
+        with suppress(Crash, JlogError, OSError):
+            Journal.open(PATH, disk=home)
+        disk.faults.clear()
+        if not taken:
+            break
+        items = read(taken[0].cursor("begin"))
+        assert not any(isinstance(item, Gap) for item in items), (call, items)
+        there = [record for item in items for record in item]
+        assert (there[0], there[-1]) == (b"one", b"four") and len(set(there)) == len(there), (call, there)
+        assert [finding for finding in check(PATH, successor) if not finding.harmless] == []
+        disk.kill()
+        owner = View(PATH, disk.process()).owner().host
+        journal = Journal.open(PATH, disk=disk.process(owner[-1]))
+        again = [record for item in read(journal.cursor("begin")) for record in item]
+        assert again == there, call
+
+
+def test_a_recovery_looks_who_owns_the_log_before_it_raises_the_epoch():
+    """A host that opens its log, and is overtaken while it lists the names, does not take the log back."""
+    struck = 0
+    for call in range(1, 20):
+        disk = ModelDisk()
+        former, successor = disk.process("a"), disk.process("b")
+        make(former).commit([encode([b"one"])])
+        disk.kill(former)
+        disk.boots += 1
+        home = disk.process("a")
+
+        def take_over(disk=disk, home=home, successor=successor):
+            disk.lose_locks(home)
+            Journal.take_over(PATH, disk=successor)
+
+        fault = Fault(action=take_over, op="listdir", at=call)
+        disk.faults.append(fault)
+        with suppress(JlogError, OSError):
+            Journal.open(PATH, disk=home)
+        disk.faults.clear()
+        struck += fault.struck
+        assert not fault.struck or View(PATH, successor).owner().host == "host-b", call
+    assert struck

@@ -177,6 +177,30 @@ def test_one_consumer_for_a_name(any_log: Log) -> None:
     any_log.subscriber("master").close()
 
 
+def test_caps_may_change(any_log: Log) -> None:
+    any_log.add_subscriber("capped", "begin", Caps(max_bytes=300_000))
+    with any_log.writer(on_full="wait") as writer:
+        for _ in range(10):
+            writer.append(os.urandom(100_000))
+        until(lambda: writer.full is not None)
+        assert "jlogctl subscriber caps" in str(writer.full)
+        any_log.set_caps("capped", Caps(max_bytes=8 * MIB))
+        writer.flush(30)
+    any_log.set_caps("capped", None)
+    assert {one.name: one.caps for one in any_log.subscribers()} == {"capped": Caps(), "master": Caps()}
+    assert len(read(any_log.subscriber("capped"))) == 10
+
+
+def test_caps_change_under_a_consumer_of_the_daemon(log: RemoteLog) -> None:
+    write(log, b"a", b"b")
+    with log.subscriber("master") as consumer:
+        first = next(iter(consumer))
+        log.set_caps("master", Caps(max_bytes=MIB))
+        first.checkpoint()
+    (after,) = log.subscribers()
+    assert (after.caps, after.next) == (Caps(max_bytes=MIB), 3)
+
+
 def test_subscribers_come_and_go(any_log: Log) -> None:
     write(any_log, b"a", b"b", b"c")
     any_log.add_subscriber("late", "end")
@@ -190,6 +214,8 @@ def test_subscribers_come_and_go(any_log: Log) -> None:
         any_log.subscriber("copy")
     with pytest.raises(SubscriberUnknown):
         any_log.remove_subscriber("copy")
+    with pytest.raises(SubscriberUnknown):
+        any_log.set_caps("copy", None)
     with pytest.raises(SubscriberExists):
         any_log.add_subscriber("late")
     with pytest.raises(UsageError):

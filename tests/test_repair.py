@@ -371,7 +371,7 @@ def test_it_refuses_while_the_log_is_in_use() -> None:
 def test_a_log_of_another_host_is_not_touched() -> None:
     disk, _ = make()
     before = disk.files()
-    with pytest.raises(OwnedElsewhere, match="owned by host host-a; repair it there"):
+    with pytest.raises(OwnedElsewhere, match=r"owned by host host-a since epoch 2 \(a, since .*\); repair it there"):
         repair(LOG, disk.process("b"))
     disk.lose(LAYOUT.owner)
     with pytest.raises(OwnedElsewhere, match="another host wrote it last"):

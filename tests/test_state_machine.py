@@ -107,7 +107,11 @@ class Trouble:
     @property
     def harmless(self) -> bool:
         """A short write is no failure."""
-        return self.room is None and not any(fault.error or fault.crash for fault in self.faults)
+        return self.room is None and not any(fault.error or fault.crash or fault.action for fault in self.faults)
+
+
+class Skip(Exception):
+    """There is nothing to do: the operation ends here, and all is well."""
 
 
 ats = st.one_of(st.integers(1, 6), st.integers(1, 40))
@@ -141,6 +145,8 @@ def troubled(operation: Callable[..., None]) -> Callable[..., None]:
         machine.arm(trouble)
         try:
             operation(machine, process, **arguments)
+        except Skip as why:
+            note(f"  nothing to do: {why}")
         except Crash:
             machine.disarm()
             machine.died(process, trouble.power)
@@ -169,7 +175,7 @@ class LogMachine(RuleBasedStateMachine):
         super().__init__()
         self.disk = ModelDisk()
         self.oracle = Oracle()
-        self.homes: list[ModelProcess] = [self.disk.process(), self.disk.process()]
+        self.homes: list[ModelProcess] = [self._home(0), self._home(1)]
         self.journals: list[Journal | None] = [None, None]
         self.clients = [Client(0, 0), Client(7, 7), Client(8, 8), Client(1 << 63 | 9, 9)]
         self.labels = 100
@@ -184,6 +190,14 @@ class LogMachine(RuleBasedStateMachine):
         self._real_clock = time.time_ns
         time.time_ns = self._now
 
+    def _home(self, process: int) -> ModelProcess:
+        """A new process in the place of the one that ended."""
+        return self.disk.process()
+
+    def _sound_journal(self) -> Journal:
+        """One that can read and write when nothing is wrong."""
+        return self._journal(0)
+
     def _now(self) -> int:
         self.clock += 1000
         return self.clock
@@ -191,9 +205,9 @@ class LogMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.disk.process().exists(PATH):
-                self._read_whole(self._journal(0))
+                self._read_whole(self._sound_journal())
                 self._power_loss(1)
-                self._read_whole(self._journal(0))
+                self._read_whole(self._sound_journal())
         finally:
             time.time_ns = self._real_clock
 
@@ -220,12 +234,12 @@ class LogMachine(RuleBasedStateMachine):
 
     def _kill(self, process: int) -> None:
         self.homes[process].kill()
-        self.homes[process] = self.disk.process()
+        self.homes[process] = self._home(process)
         self._forget(process)
 
     def _power_loss(self, seed: int, contents: str | None = None, names: str | None = None) -> None:
         self.disk.crash(random.Random(seed), contents, names)
-        self.homes = [self.disk.process(), self.disk.process()]
+        self.homes = [self._home(0), self._home(1)]
         for process in (0, 1):
             self._forget(process)
         for known in self.subscribers.values():
@@ -332,12 +346,16 @@ class LogMachine(RuleBasedStateMachine):
         for (client, batch, records), outcome in zip(sent, outcomes, strict=True):
             note(f"  {records[0][:12]!r} x{len(records)} -> {outcome!r}")
             if isinstance(outcome, Receipt):
+                self._accepted(process)
                 self.oracle.ack(records, outcome)
                 if client.producer:
                     assert client.queue[0][0] is batch, "acknowledged out of order"
                     self.last = [*self.last[-3:], client.queue.pop(0)]
             else:
                 self._refused(client, records, outcome, sound)
+
+    def _accepted(self, process: int) -> None:
+        """The process acknowledged something."""
 
     def _squeezed(self, batch: Batch) -> Batch:
         return batches.compress(batch) if self.compression == "zstd" else batch
@@ -404,7 +422,7 @@ class LogMachine(RuleBasedStateMachine):
     @troubled
     def consume(self, process: int, name: str, max_bytes: int, part: float, release: bool) -> None:
         """Read on as a subscriber, and checkpoint a part of it, in the middle of batches too."""
-        journal = self._journal(process)
+        journal = self._journal_to_administer(process)
         known = self.subscribers.get(name)
         if known is None:
             with pytest.raises(SubscriberUnknown):
@@ -448,12 +466,15 @@ class LogMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_whole_log_is_as_it_should_be(self) -> None:
-        opened = [journal for journal in self.journals if journal is not None]
+        opened = self._opened()
         if opened:
             # On a full or failing disk a log may be open and not recovered: where it ends, the next commit will know.
             opened[0].commit([])
             if not opened[0].failed:
                 self._read_whole(opened[0])
+
+    def _opened(self) -> list[Journal]:
+        return [journal for journal in self.journals if journal is not None]
 
     def _read_whole(self, journal: Journal) -> None:
         self._may_go()
@@ -473,7 +494,7 @@ class LogMachine(RuleBasedStateMachine):
     def administer(
         self, process: int, what: int, name: str, other: str, start: str, where: float, caps: st.DataObject
     ) -> None:
-        journal = self._journal(process)
+        journal = self._journal_to_administer(process)
         if what == 0:
             self._add(journal, name, start, caps)
         elif what == 1:
@@ -482,6 +503,9 @@ class LogMachine(RuleBasedStateMachine):
             self._remove(journal, name)
         else:
             self._set(journal, name, where)
+
+    def _journal_to_administer(self, process: int) -> Journal:
+        return self._journal(process)
 
     def _add(self, journal: Journal, name: str, start: str, caps: st.DataObject) -> None:
         chosen = caps.draw(self.caps)

@@ -41,6 +41,7 @@ REQUESTS: list[m.FromClient] = [
     m.SubscriberAdd(13, "mainlog", "x", "end", Caps(max_bytes=5, on_full="drop-oldest")),
     m.SubscriberRemove(14, "mainlog", "x"),
     m.SubscriberSet(15, "mainlog", "x", "2026-01-31T12:00:00Z"),
+    m.SubscriberCaps(17, "mainlog", "x", Caps(max_bytes=1)),
     m.SubscriberClone(16, "mainlog", "y", "x"),
     m.Credit(9, 4096),
     m.Bye(),

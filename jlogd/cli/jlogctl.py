@@ -7,11 +7,15 @@ import click
 from jlogd.cli import errors
 from jlogd.cli.append import append
 from jlogd.cli.check import check
+from jlogd.cli.check_spool import check_spool
 from jlogd.cli.create import create
+from jlogd.cli.decommission import node
 from jlogd.cli.errors import Commands
 from jlogd.cli.export import export
 from jlogd.cli.import_jlog import import_jlog
 from jlogd.cli.listing import list_
+from jlogd.cli.manager import manager
+from jlogd.cli.ownership import owner, takeover
 from jlogd.cli.params import CONTEXT, version_option
 from jlogd.cli.repair import repair
 from jlogd.cli.stat import stat
@@ -35,7 +39,23 @@ def cli() -> None:
     """
 
 
-for command in (create, append, tail, subscriber, stat, list_, check, repair, export, import_jlog):
+for command in (
+    create,
+    append,
+    tail,
+    subscriber,
+    stat,
+    list_,
+    check,
+    check_spool,
+    owner,
+    takeover,
+    repair,
+    export,
+    import_jlog,
+    manager,
+    node,
+):
     cli.add_command(command)
 
 

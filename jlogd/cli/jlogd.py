@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -33,11 +34,16 @@ def cli() -> None:
 
 @cli.command("run")
 @click.option("--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="The configuration.")
-def run(config: Path | None) -> int:
+@click.option("--accept-risk", is_flag=True, help="Run though the spool's mount is not fit; the spool remembers it.")
+def run(config: Path | None, accept_risk: bool) -> int:
     """Run the daemon until SIGTERM or Ctrl-C.
 
     SIGHUP reads the configuration again. Without --config it runs on built-in defaults: the spool under ./var, syslog
     on 127.0.0.1:5514, ZeroMQ on 127.0.0.1:5140, metrics and health on 127.0.0.1:5180.
+
+    At every start it looks whether the mount of the spool and its locks are fit for logs, as jlogctl check-spool does,
+    and refuses a spool where something failed. With --accept-risk it runs all the same; jlogctl stat and the metrics
+    tell that of the spool's logs for ever after.
 
     \b
     Examples:
@@ -46,7 +52,29 @@ def run(config: Path | None) -> int:
     """
     from jlogd.daemon import daemon
 
-    return daemon.run(config)
+    return daemon.run(config, partial(daemon.admitted, accept_risk=accept_risk))
+
+
+@cli.command("manager")
+@click.option("--config", "config", metavar="FILE", type=click.Path(path_type=Path), help="The configuration.")
+def manager(config: Path | None) -> int:
+    """Run a manager alone, until SIGTERM or Ctrl-C.
+
+    It pulls the logs of the nodes in [manager] into files.
+
+    SIGHUP reads the configuration again: nodes and rules that changed take effect. FILE is ./jlogd.toml by default.
+    `jlogd run` runs a manager too when its configuration has one.
+
+    \b
+    Examples:
+      jlogd manager --config /etc/jlogd/jlogd.toml
+    """
+    from jlogd.daemon import daemon
+    from jlogd.daemon.managing import ManagerDaemon
+
+    if config is None and not CONFIG_DEFAULT.exists():
+        raise UsageError(f"there is no {CONFIG_DEFAULT} here; name the file: jlogd manager --config FILE")
+    return daemon.run(config or CONFIG_DEFAULT, ManagerDaemon)
 
 
 @cli.command("check-config")
@@ -67,7 +95,10 @@ def check_config(file: Path | None) -> None:
     path = file or CONFIG_DEFAULT
     config = load(path)
     sources = sum(1 for _ in config.all_sources())
-    say(f"{path} is right: node {config.node.name}, {counted(len(config.log), 'log')}, {counted(sources, 'source')}")
+    parts = [f"node {config.node.name}", counted(len(config.log), "log"), counted(sources, "source")]
+    if config.manager.node:
+        parts.append(f"manager of {counted(len(config.manager.node), 'node')}")
+    say(f"{path} is right: {', '.join(parts)}")
 
 
 cli.add_command(keys)

@@ -141,6 +141,7 @@ def health(stat: LogStat) -> tuple[list[str], bool]:
     if stat.failed:
         troubles.append(f"failed and takes no appends: {stat.failed}")
         sick = True
+    troubles += stat.risks
     for one in stat.subscribers:
         cap = one.caps.max_bytes
         if cap and one.caps.on_full == "block" and one.lag_bytes >= max(cap - APPEND_BYTES, NEAR_CAP * cap):

@@ -136,6 +136,39 @@ def set_(target: str, name: str, start: Start | None) -> None:
         say(f"{name} goes on at {_where(log, name)}")
 
 
+@subscriber.command("caps", no_args_is_help=True)
+@log_argument
+@click.argument("name", metavar="NAME")
+@caps_options
+@click.option("--default", "as_log", is_flag=True, help="As far as the log lets its subscribers fall behind.")
+def caps(
+    target: str,
+    name: str,
+    max_lag_bytes: int | None,
+    max_lag_age: float | None,
+    on_full: str | None,
+    as_log: bool,
+) -> None:
+    """Change how far a subscriber may fall behind.
+
+    What the new caps let go is deleted at once, if they drop the oldest. Through a daemon it works while a consumer of
+    that daemon reads as NAME; in a directory, nobody may read as NAME meanwhile.
+
+    \b
+    Examples:
+      jlogctl subscriber caps var/spool/mainlog audit --max-lag-bytes 20GiB
+      jlogctl subscriber caps var/spool/mainlog audit --max-lag-age 2d --on-full drop-oldest
+      jlogctl subscriber caps var/spool/mainlog audit --default
+    """
+    wanted = make_caps(max_lag_bytes, max_lag_age, on_full)
+    if as_log == (wanted is not None):
+        raise UsageError("give its caps (--max-lag-bytes, --max-lag-age, --on-full), or --default for those of the log")
+    with targets.open_log(target) as log, targets.subscribers_of(log, name):
+        log.set_caps(name, wanted)
+        found = next((one.caps for one in log.subscribers() if one.name == name), Caps())
+        say(f"{name} may fall behind: {_words(found)}")
+
+
 @subscriber.command("clone", no_args_is_help=True)
 @log_argument
 @click.argument("name", metavar="NAME")
@@ -176,6 +209,10 @@ def caps_text(caps: Caps) -> str:
     parts = [units.format_size(caps.max_bytes)] if caps.max_bytes else []
     parts += [units.format_duration(caps.max_age)] if caps.max_age else []
     return ", ".join([*parts, caps.on_full]) if parts else "-"
+
+
+def _words(caps: Caps) -> str:
+    return caps_text(caps) if caps != Caps() else "without limit"
 
 
 def _where(log: Log, name: str) -> str:

@@ -1,12 +1,15 @@
 """The configuration of the daemon: `jlogd.toml` as frozen structs, read by `load` and `parse`.
 
-    [node]              name, subcluster, spool
+    [node]              name, subcluster, spool, spool_identity, take_over
     [listen]            zmq, http, socket_mode
     [auth]              see jlogd/daemon/auth.py
     [log.NAME]          subscribers, segment_size, durability, compression, max_lag_bytes, max_lag_age, on_full
     [[source.syslog]]   see jlogd/sources/config.py, as for
     [[source.file]]
     [[source.stdin]]
+    [manager]           see jlogd/manager/config.py, as for
+    [[manager.node]]
+    [[manager.pull]]
 
 A file that is wrong in any way raises ConfigError with one line per mistake: file, line, field, what was found, what
 is accepted. First every table is read by itself; only when all are right are they checked against each other.
@@ -43,6 +46,8 @@ from jlogd.journal.types import (
     Settings,
     sync_interval_ms,
 )
+from jlogd.manager.config import MODE, MODE_ACCEPTED, ManagerConfig, TextLog, twice, without_keys
+from jlogd.manager.template import TEMPLATE_ACCEPTED, Template, TimeZone
 from jlogd.sources.config import FileSource, StdinSource, SyslogSource, parse_address
 from jlogd.wire.address import check_address
 
@@ -51,6 +56,8 @@ SUBSCRIBERS_MAX = 1000
 SOURCES_MAX = 1000
 LISTENERS_MAX = 64
 
+SPOOL_IDENTITY = r"\A([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?\Z"
+SPOOL_IDENTITY_ACCEPTED = 'a uuid as `jlogctl owner SPOOL` shows it, or "" for any spool'
 NAME_ACCEPTED = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
 # Settings of the sources that are written as sizes and durations; the sources themselves count in bytes and seconds.
 UNIT_FIELDS: dict[str, type] = {
@@ -60,6 +67,7 @@ UNIT_FIELDS: dict[str, type] = {
     "idle_timeout": Duration,
     "rotated_wait": Duration,
     "copy_wait": Duration,
+    "memory": Size,
 }
 # What a source without a name is called; the second of its kind gets "-2".
 SOURCE_NAMES = {"syslog": "syslog", "file": "files", "stdin": "stdin"}
@@ -83,6 +91,9 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name = msgspec.field(default_factory=host_name)
     subcluster: Name = "default"
     spool: Text = "var/spool"
+    spool_identity: Annotated[str, Meta(pattern=SPOOL_IDENTITY, description=SPOOL_IDENTITY_ACCEPTED)] = ""
+    take_over: bool = False
+    state: Text = "var/state"
 
 
 class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +115,17 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_lag_bytes: Size = Size(0)
     max_lag_age: Duration = Duration(0)
     on_full: Literal["block", "drop-oldest"] = "block"
+    text: Annotated[str, Meta(description=TEMPLATE_ACCEPTED)] = ""
+    text_size: Size = Size(0)
+    text_mode: Annotated[str, Meta(description=MODE_ACCEPTED)] = "0640"
+    text_time_zone: TimeZone = "local"
+
+    @property
+    def text_log(self) -> TextLog | None:
+        """How its text is written; None when it has none."""
+        if not self.text:
+            return None
+        return TextLog(self.text, int(self.text_size), self.text_mode, self.text_time_zone)
 
     @property
     def caps(self) -> Caps:
@@ -136,6 +158,27 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: Auth = Auth()
     log: dict[str, LogConfig] = {}
     source: Sources = Sources()
+    manager: ManagerConfig = ManagerConfig()
+
+    @property
+    def manager_name(self) -> str:
+        """The name of the manager: its own, or that of the node."""
+        return self.manager.name or self.node.name
+
+    @property
+    def texts(self) -> dict[str, TextLog]:
+        """The logs that are also written as text."""
+        return {name: found for name, log in self.log.items() if (found := log.text_log) is not None}
+
+    @property
+    def text_ledger(self) -> Path:
+        """Where the ledger of the text logs is kept."""
+        return Path(self.node.state) / "text"
+
+    @property
+    def manager_ledger(self) -> Path:
+        """Where the manager keeps its ledger."""
+        return Path(self.node.state) / "manager"
 
     @property
     def spool(self) -> Path:
@@ -198,7 +241,7 @@ def parse(text: str, path: str = "jlogd.toml") -> Config:
     mistakes: list[Mistake] = []
     config = read_struct(Config, toml.table, mistakes, units=UNIT_FIELDS)
     if config is not None:
-        checks = (_check_node, _check_logs, _check_listeners, _check_clients, _check_sources)
+        checks = (_check_node, _check_logs, _check_listeners, _check_clients, _check_sources, _check_manager)
         mistakes = [mistake for check in checks for mistake in check(config)]
     if config is None or mistakes:
         raise toml.error(mistakes)
@@ -208,6 +251,9 @@ def parse(text: str, path: str = "jlogd.toml") -> Config:
 def _check_node(config: Config) -> Iterator[Mistake]:
     spool = config.node.spool
     path = ("node", "spool")
+    if not config.node.state.isprintable():
+        found = found_text(config.node.state)
+        yield Mistake(("node", "state"), f"found {found}; accepted: a path without control characters")
     if not spool.isprintable():
         yield Mistake(path, f"found {found_text(spool)}; accepted: a path without control characters")
     for match in _PLACEHOLDER.finditer(spool):
@@ -240,6 +286,13 @@ def _check_log(path: tuple[str, str], log: LogConfig) -> Iterator[Mistake]:
     except (UsageError, ValueError):
         reason = f"found {found_text(log.durability)}; accepted: {DURABILITY_ACCEPTED}"
         yield Mistake((*path, "durability"), reason)
+    if log.text:
+        try:
+            Template(log.text)
+        except ValueError as error:
+            yield Mistake((*path, "text"), f"found {found_text(log.text)}; accepted: {error}")
+    if not MODE.fullmatch(log.text_mode):
+        yield Mistake((*path, "text_mode"), f"found {found_text(log.text_mode)}; accepted: {MODE_ACCEPTED}")
     if log.max_lag_age and log.on_full == "block":
         yield Mistake(
             (*path, "max_lag_age"),
@@ -315,6 +368,21 @@ def _check_sources(config: Config) -> Iterator[Mistake]:
     if len(config.source.stdin) > 1:
         yield Mistake(
             ("source", "stdin", 1), "found a second table; accepted: one, because there is one standard input"
+        )
+
+
+def _check_manager(config: Config) -> Iterator[Mistake]:
+    for at, node in enumerate(config.manager.node):
+        try:
+            check_address(node.address)
+        except UsageError as error:
+            yield Mistake(("manager", "node", at, "address"), printable(str(error)))
+    for at, reason in without_keys(config.manager):
+        yield Mistake(("manager", "node", at, "key"), reason)
+    for at, field in twice(config.manager.node):
+        found = found_text(getattr(config.manager.node[at], field))
+        yield Mistake(
+            ("manager", "node", at, field), f"found {found}, which another node has; accepted: one of its own"
         )
 
 

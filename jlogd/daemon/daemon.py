@@ -16,19 +16,24 @@ import logging
 import queue
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from jlogd.daemon.config import Config, load, open_to_anyone
 from jlogd.daemon.defaults import DEFAULT_ORIGIN, default_config, paste_lines
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.inputs import Inputs
 from jlogd.daemon.logs import SpoolLogs
+from jlogd.daemon.managing import Managing
 from jlogd.daemon.metrics import JlogdCollector, make_registry
 from jlogd.daemon.notify import Notifier
 from jlogd.daemon.reload import Change, reload_plan
 from jlogd.daemon.server import Server
-from jlogd.errors import ConfigError, JlogError
+from jlogd.daemon.spool import open_spool, prepare_spool
+from jlogd.errors import Fenced, JlogError
+from jlogd.manager.texts import Texts
 from jlogd.version import VERSION
 
 _log = logging.getLogger("jlogd")
@@ -55,11 +60,16 @@ class Daemon:
             node=config.node.name,
             subcluster=config.node.subcluster,
         )
-        _make_spool(config.spool)
+        self.spool = open_spool(config.node, config.spool)
         self.logs = SpoolLogs(config.spool, lambda name: self._collector.sync_times(name).observe)
         self.inputs = Inputs(self.logs)
         self.http: HttpServer | None = None
         try:
+            node = config.node
+            self.texts = Texts(
+                config.text_ledger, node.name, node.subcluster, lambda name: self.logs.get(name).journal
+            )  # fmt: skip
+            self.managing = Managing(config)
             self.server = Server(
                 self.logs,
                 config.listen.zmq,
@@ -71,10 +81,11 @@ class Daemon:
             if config.http is not None:
                 self.http = HttpServer(
                     config.http,
-                    metrics=make_registry(self._collector),
+                    metrics=make_registry(self._collector, *self.managing.collectors),
                     health=self.problems,
                     ready=lambda: [] if self._ready else ["the daemon is starting or stopping"],
                     stat=self.logs.stats,
+                    manager=self.managing.status,
                 )
         except BaseException:
             self._close()
@@ -89,7 +100,9 @@ class Daemon:
             self.server.start()
             if self.http is not None:
                 self.http.start()
+            self.texts.replace(self.config.texts)
             self.inputs.start_all(self.config)
+            self.managing.start()
         except BaseException:
             self.stop()
             raise
@@ -98,7 +111,9 @@ class Daemon:
     def stop(self) -> bool:
         """Make durable what was taken in, and let go of everything; whether all of it is durable."""
         self._ready = False
+        self.managing.stop()
         durable = self.inputs.stop_all()
+        self.texts.stop()
         self._close()
         return durable
 
@@ -106,7 +121,13 @@ class Daemon:
         """What is wrong, in words; nothing when all is well."""
         found = [f"log {name} is not served: {why}" for name, why in self.logs.unserved.items()]
         found += [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
-        return found + self.server.problems() + self.inputs.problems()
+        return (
+            found + self.server.problems() + self.inputs.problems() + self.texts.problems() + self.managing.problems()
+        )
+
+    def lost(self) -> str:
+        """Why the spool or a log of it is not this host's any more; empty while all are."""
+        return self.spool.lost() or self.logs.lost()
 
     def reload(self, config: Config) -> tuple[list[Change], list[Change]]:
         """Apply what can be applied while running; the changes that were, and those that were not, with the reason.
@@ -118,9 +139,32 @@ class Daemon:
             self.logs.ensure(name, log.settings, log.subscribers)
         self.logs.open_found()
         self.server.reload(config.auth)
+        self.texts.replace(config.texts)
         self.inputs.replace(config)
+        self.managing.reload(config)
         self.config = config
         return applied, left
+
+    def announce(self, path: Path | None) -> str:
+        """Say what runs where; the same in a few words."""
+        where = path if path is not None else DEFAULT_ORIGIN
+        _log.info("jlogd %s runs node %s on %s", VERSION, self.config.node.name, where)
+        _log.info("spool %s, listening on %s", self.config.spool, ", ".join(self.server.addresses) or "no address")
+        if self.server.public_key:
+            _log.info("its public key is %s; clients: %d", self.server.public_key, len(self.config.auth.client))
+        if self.config.auth.insecure:
+            _log.warning(
+                "insecure = true: addresses beyond this host are open to whoever reaches them, who may also read and "
+                "change what travels; give the daemon a key (jlogd keys new NODE)"
+            )
+        for what in open_to_anyone(self.config):
+            _log.warning("%s is open to whoever reaches it", what)
+        if path is None or sys.stdout.isatty():
+            print("\nPaste these in another terminal:\n", flush=True)
+            for line in paste_lines(self.config):
+                print(f"  {line}", flush=True)
+            print("\nCtrl-C stops the daemon.\n", flush=True)
+        return f"{len(self.logs.names())} logs in {self.config.spool}"
 
     def _close(self) -> None:
         if hasattr(self, "server"):
@@ -128,9 +172,33 @@ class Daemon:
         self.logs.close()
         if self.http is not None:
             self.http.close()
+        self.spool.release()
 
 
-def run(path: Path | None) -> int:
+def admitted(config: Config, accept_risk: bool = False) -> Daemon:
+    """A daemon whose spool was looked at first; `accept_risk`: even if its mount is not fit for logs."""
+    prepare_spool(config.node, config.spool, accept_risk)
+    return Daemon(config)
+
+
+class Running(Protocol):
+    """What runs until a signal ends it: a daemon, or a manager alone."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> bool: ...
+
+    def problems(self) -> list[str]: ...
+
+    def lost(self) -> str: ...
+
+    def reload(self, config: Config) -> tuple[list[Change], list[Change]]: ...
+
+    def announce(self, path: Path | None) -> str:
+        """Say what runs where; the same in a few words."""
+
+
+def run(path: Path | None, make: Callable[[Config], Running] = admitted) -> int:
     """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     config = load(path) if path is not None else default_config()
@@ -142,10 +210,9 @@ def run(path: Path | None) -> int:
     for number in (*_ENDING, signal.SIGHUP):
         signal.signal(number, note)
     notifier = Notifier()
-    daemon = Daemon(config)
+    daemon = make(config)
     daemon.start()
-    _announce(daemon, path)
-    notifier.ready(f"{len(daemon.logs.names())} logs in {config.spool}")
+    notifier.ready(daemon.announce(path))
     try:
         _wait(daemon, path, signals, notifier)
     finally:
@@ -155,15 +222,18 @@ def run(path: Path | None) -> int:
     return 0
 
 
-def _wait(daemon: Daemon, path: Path | None, signals: queue.SimpleQueue[int], notifier: Notifier) -> None:
-    """Serve until a signal ends it."""
+def _wait(daemon: Running, path: Path | None, signals: queue.SimpleQueue[int], notifier: Notifier) -> None:
+    """Serve until a signal ends it. Raises `Fenced` when another host took the spool or a log over."""
     known: list[str] = []
     while True:
         try:
             number = signals.get(timeout=min(notifier.watchdog_interval or TICK_SECONDS, TICK_SECONDS))
         except queue.Empty:
+            number = 0
+        if not number:
             notifier.watchdog()
             known = _tell_problems(daemon.problems(), known)
+            _check_owned(daemon)
             continue
         if number in _ENDING:
             _log.info("%s: stopping", signal.Signals(number).name)
@@ -171,6 +241,12 @@ def _wait(daemon: Daemon, path: Path | None, signals: queue.SimpleQueue[int], no
         notifier.reloading()
         _reload(daemon, path)
         notifier.ready()
+
+
+def _check_owned(daemon: Running) -> None:
+    """A daemon whose spool another host took over has nothing more to do there: its commits fail, its reads are old."""
+    if lost := daemon.lost():
+        raise Fenced(f"{lost}; nothing is acknowledged here any more, and this daemon ends")
 
 
 def _tell_problems(problems: list[str], known: list[str]) -> list[str]:
@@ -184,7 +260,7 @@ def _tell_problems(problems: list[str], known: list[str]) -> list[str]:
     return problems
 
 
-def _reload(daemon: Daemon, path: Path | None) -> None:
+def _reload(daemon: Running, path: Path | None) -> None:
     """Read the configuration again; a wrong one changes nothing."""
     if path is None:
         _log.warning("SIGHUP: nothing to read again, the daemon runs on the %s", DEFAULT_ORIGIN)
@@ -200,31 +276,3 @@ def _reload(daemon: Daemon, path: Path | None) -> None:
         _log.warning("SIGHUP: not applied %s", change)
     if not applied and not left:
         _log.info("SIGHUP: %s has not changed", path)
-
-
-def _make_spool(spool: Path) -> None:
-    try:
-        spool.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"node.spool: cannot make {spool}: {error.strerror}; choose another directory") from None
-
-
-def _announce(daemon: Daemon, path: Path | None) -> None:
-    where = path if path is not None else DEFAULT_ORIGIN
-    _log.info("jlogd %s runs node %s on %s", VERSION, daemon.config.node.name, where)
-    _log.info("spool %s, listening on %s", daemon.config.spool, ", ".join(daemon.server.addresses) or "no address")
-    if daemon.server.public_key:
-        clients = len(daemon.config.auth.client)
-        _log.info("its public key is %s; clients: %d", daemon.server.public_key, clients)
-    if daemon.config.auth.insecure:
-        _log.warning(
-            "insecure = true: addresses beyond this host are open to whoever reaches them, who may also read and "
-            "change what travels; give the daemon a key (jlogd keys new NODE)"
-        )
-    for what in open_to_anyone(daemon.config):
-        _log.warning("%s is open to whoever reaches it", what)
-    if path is None or sys.stdout.isatty():
-        print("\nPaste these in another terminal:\n", flush=True)
-        for line in paste_lines(daemon.config):
-            print(f"  {line}", flush=True)
-        print("\nCtrl-C stops the daemon.\n", flush=True)

@@ -16,6 +16,7 @@ subscription's `reading` is held while its cursor or its hold is used: by a turn
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections import deque
@@ -37,6 +38,10 @@ FEEDER_THREADS = 2
 # How often appends of other processes are looked for, and the least time for one log of many.
 LOOK_SECONDS = 0.02
 LOOK_SECONDS_A_LOG = 0.001
+
+# What passes by itself or by somebody's doing; until then no subscriber is sent away for it.
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
+NO_FILES_SECONDS = 0.2
 
 _log = logging.getLogger("jlogd.server")
 
@@ -101,6 +106,7 @@ class Feeder:
         self._all: dict[Journal, list[Subscription]] = {}
         self._listening: set[Journal] = set()
         self._closing = False
+        self._ended = threading.Event()
         self.counters = dict.fromkeys(("deliveries", "delivered_records", "delivered_bytes", "delivered_gaps"), 0)
         self._threads = [
             threading.Thread(target=self._run, name=f"jlogd feeder {n}", daemon=True) for n in range(FEEDER_THREADS)
@@ -155,6 +161,7 @@ class Feeder:
         """End the threads; turns that are under way end first."""
         with self._mutex:
             self._closing = True
+            self._ended.set()
             self._work.notify_all()
             self._someone_waits.notify_all()
         for thread in self._threads:
@@ -187,7 +194,10 @@ class Feeder:
             try:
                 at_end = self._turn(subscription)
             except (JlogError, OSError) as error:
-                self._broken(subscription, error)
+                if isinstance(error, OSError) and error.errno in _NO_FILES:
+                    self._ended.wait(NO_FILES_SECONDS)
+                else:
+                    self._broken(subscription, error)
             except Exception:
                 _log.exception("delivering to %s", subscription.session.note)
                 self._broken(subscription, JlogError("the daemon failed to read the log; its own log says why"))

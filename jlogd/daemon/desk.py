@@ -19,6 +19,7 @@ from jlogd.daemon.session import Logs, Served, Session
 from jlogd.errors import JlogError, NotServed, SubscriberBusy, SubscriberUnknown, UsageError
 from jlogd.journal.subscribers import check_subscriber_name
 from jlogd.journal.types import LogStat
+from jlogd.spoolcheck.verdict import told_risks
 from jlogd.wire import messages
 from jlogd.wire.messages import FromDaemon
 
@@ -136,13 +137,31 @@ class Desk:
             case messages.SubscriberSet():
                 start = messages.start_from_wire(request.start)
                 self._logs.get(request.log).journal.set_subscriber(request.name, start)
+            case messages.SubscriberCaps():
+                self._set_caps(request)
             case messages.SubscriberClone():
                 self._logs.get(request.log).journal.clone_subscriber(request.name, request.source)
             case _:
                 raise NotServed(f"the daemon does not serve {type(request).__name__}")
 
+    def _set_caps(self, request: messages.SubscriberCaps) -> None:
+        journal = self._logs.get(request.log).journal
+        with self._mutex:
+            holder = self._holders.get((request.log, request.name))
+        if not isinstance(holder, Subscription):
+            journal.set_caps(request.name, request.caps)
+            return
+        # Who has fallen behind is who needs other caps, and is not to be interrupted for it.
+        with holder.reading:
+            if holder.hold is None or holder.given_up:
+                raise SubscriberBusy(f"subscriber {request.name} of {request.log} is just being given up; ask again")
+            holder.hold.replace(caps=request.caps)
+        journal.prune()
+
     def _stat(self, log: str) -> LogStat:
-        stat = self._logs.get(log).journal.stat()
+        journal = self._logs.get(log).journal
+        stat = journal.stat()
+        stat.risks = told_risks(journal.path.parent)
         for subscriber in stat.subscribers:
             holder = self.holder(log, subscriber.name)
             if holder is not None:  # the lock is this daemon's; who is behind it is what people want to know

@@ -37,6 +37,7 @@ _VERBS: dict[type[object], tuple[Verb, ...]] = {
     messages.SubscriberAdd: ("admin",),
     messages.SubscriberRemove: ("admin",),
     messages.SubscriberSet: ("admin",),
+    messages.SubscriberCaps: ("admin",),
     messages.SubscriberClone: ("admin",),
 }
 _WORDS = {"append": "append to", "read": "read", "admin": "administer"}

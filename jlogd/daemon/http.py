@@ -5,6 +5,7 @@
     GET /healthz  200 {"status":"ok"} or 503 {"status":"failing","problems":["..."]}: is anything wrong
     GET /readyz   the same for: is the daemon started and taking records
     GET /stat     what `jlogctl stat --json` shows, of all logs
+    GET /manager  what `jlogctl manager status --json` shows, where there is a manager
 
 A monitoring port must never hurt what it monitors, so everything is bounded: THREADS_MAX requests at a time (the next
 gets a 503 at once), REQUEST_BYTES_MAX of request, one request per connection, and REQUEST_SECONDS_MAX from accept to
@@ -60,7 +61,8 @@ Problems = Callable[[], list[str]]
 class HttpServer:
     """Bound when made, so that an address in use is known before anything else starts; answers after `start`.
 
-    `health` and `ready` return what is wrong, in words (empty: all is well); `stat`, anything msgspec can encode.
+    `health` and `ready` return what is wrong, in words (empty: all is well); `stat` and `manager`, anything msgspec can
+    encode.
     Raises `CannotListen` when the address cannot be bound.
     """
 
@@ -72,8 +74,10 @@ class HttpServer:
         health: Problems,
         ready: Problems,
         stat: Callable[[], object],
+        manager: Callable[[], object] | None = None,
     ) -> None:
         self.metrics, self.health, self.ready, self.stat = metrics, health, ready, stat
+        self.manager = manager
         try:
             self._server = _Server(address, self)
         except OSError as error:
@@ -111,6 +115,8 @@ class HttpServer:
             return _problems_answer(self.ready())
         if path == "/stat":
             return HTTPStatus.OK, _JSON, msgspec.json.encode(self.stat())
+        if path == "/manager" and self.manager is not None:
+            return HTTPStatus.OK, _JSON, msgspec.json.encode(self.manager())
         return None
 
     def _metrics(self, query: str, accept: str) -> Answer:

@@ -16,6 +16,7 @@ from jlogd.errors import JlogError, LogNotFound, SubscriberExists
 from jlogd.journal.journal import Journal
 from jlogd.journal.layout import Layout
 from jlogd.journal.types import NAME, LogStat, Settings, check_name
+from jlogd.spoolcheck.verdict import told_risks
 from jlogd.writer.committer import Committer
 from jlogd.writer.local import LocalSink
 from jlogd.writer.writer import Writer
@@ -92,7 +93,12 @@ class SpoolLogs:
 
     def stats(self) -> list[LogStat]:
         """All logs as they are now; one that cannot be looked at says so in `failed`, and hides no other."""
-        return [_stat(name, served.journal) for name, served in list(self._served.items())]
+        risks = told_risks(self.spool)
+        return [_stat(name, served.journal, risks) for name, served in list(self._served.items())]
+
+    def lost(self) -> str:
+        """Why a log is not this host's any more; empty while all are."""
+        return next(filter(None, (served.journal.lost() for served in list(self._served.values()))), "")
 
     def close(self) -> None:
         """Commit what is queued, then close all logs."""
@@ -119,13 +125,15 @@ class SpoolLogs:
             return self._served[name]
 
 
-def _stat(name: str, journal: Journal) -> LogStat:
+def _stat(name: str, journal: Journal, risks: list[str]) -> LogStat:
     try:
-        return journal.stat()
+        found = journal.stat()
+        found.risks = risks
+        return found
     except (JlogError, OSError) as error:
         settings = journal.settings
         return LogStat(
             name=name, target=str(journal.path), uuid=journal.uuid, bytes=0, segments=0, first=0, next=0, epoch=0,
             durability=settings.durability, compression=settings.compression, segment_bytes=settings.segment_bytes,
-            created=0.0, oldest_time=0.0, newest_time=0.0, failed=f"it cannot be read: {error}",
+            created=0.0, oldest_time=0.0, newest_time=0.0, failed=f"it cannot be read: {error}", risks=risks,
         )  # fmt: skip

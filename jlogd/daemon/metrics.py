@@ -93,8 +93,12 @@ LOG_GAUGES: tuple[tuple[Metric, LogValue], ...] = (
         lambda stat: stat.newest_time,
     ),
     (
-        _gauge("log_failed", "1 when the log accepts nothing until it is opened again, else 0."),
+        _gauge("log_failed", "1 when the log accepts nothing because it failed, else 0."),
         lambda stat: float(bool(stat.failed)),
+    ),
+    (
+        _gauge("log_accepted_risks", "Risks of the spool's mount that were ever accepted; see `jlogctl stat`."),
+        lambda stat: len(stat.risks),
     ),
 )
 LOG_PINNED = _gauge("log_pinned_by", "1 for the subscriber that keeps the oldest segment.", "log", "subscriber")
@@ -199,11 +203,11 @@ def all_metrics() -> list[Metric]:
     ]
 
 
-def metric_table() -> str:
-    """The table in docs/metrics.md, in Markdown; a test compares them."""
+def metric_table(metrics: Sequence[Metric] = ()) -> str:
+    """A table in docs/metrics.md, in Markdown; a test compares them. Without `metrics`, all of the daemon."""
     rows = [
         f"| `{metric.exposed}` | {metric.kind} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
-        for metric in all_metrics()
+        for metric in metrics or all_metrics()
     ]
     return "\n".join(["| metric | kind | labels | meaning |", "|---|---|---|---|", *rows]) + "\n"
 
@@ -348,10 +352,11 @@ def _family(metric: Metric) -> Family:
     return HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
 
 
-def make_registry(collector: JlogdCollector) -> CollectorRegistry:
+def make_registry(*collectors: Collector) -> CollectorRegistry:
     """A registry of its own, with the memory, processor time and open files of this process besides."""
     registry = CollectorRegistry()
-    registry.register(collector)
+    for collector in collectors:
+        registry.register(collector)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     return registry

@@ -21,6 +21,9 @@ NEEDS_RESTART: dict[str, str] = {
     "node.name": "open sockets, metrics and producers carry the name of the node",
     "node.subcluster": "the name of the subcluster can be part of the spool's path",
     "node.spool": "the logs are open in the old spool",
+    "node.spool_identity": "it is looked at when the spool is opened, at the start",
+    "node.take_over": "a spool is taken over at the start, or by jlogctl takeover",
+    "node.state": "the ledger is open in the old directory",
     "listen.zmq": "clients are connected to the old sockets",
     "listen.http_open": "the socket was bound at the start",
     "listen.socket_mode": "the unix sockets were made at the start",
@@ -28,6 +31,14 @@ NEEDS_RESTART: dict[str, str] = {
     "auth.loopback": "clients are connected to the old sockets",
     "listen.http": "the socket was bound at the start",
     "source.stdin": "standard input cannot be opened a second time",
+    "manager.name": "the name is that of the subscribers in use",
+    "manager.file_mode": "files are open with the old mode",
+    "manager.dir_mode": "files are open with the old mode",
+    "manager.time_zone": "files are open under names of the old zone",
+    "manager.open_files_max": "it was set when the manager started",
+    "manager.key": "the links to the nodes were made with the old key",
+    "manager.insecure": "the links to the nodes were made with it",
+    "manager.memory": "it was divided among the nodes when they were connected",
 }
 _LOG_REMOVED = "writers and subscribers may be using the log; its files stay in the spool in any case"
 _SUBSCRIBER_REMOVED = (
@@ -67,6 +78,7 @@ def reload_plan(old: Config, new: Config) -> tuple[list[Change], list[Change]]:
     changes = [*_table("node", old.node, new.node), *_table("listen", old.listen, new.listen), *_auth(old, new)]
     changes += _logs(old, new)
     changes += _sources(old, new)
+    changes += _manager(old, new)
     return [change for change in changes if not change.reason], [change for change in changes if change.reason]
 
 
@@ -128,6 +140,18 @@ def _sources(old: Config, new: Config) -> list[Change]:
         removed += [Change("remove", ("source", kind), source, None, reason) for source in before]
         added += [Change("add", ("source", kind), None, source, reason) for source in after]
     return removed + added
+
+
+def _manager(old: Config, new: Config) -> list[Change]:
+    before, after = old.manager, new.manager
+    changes = [
+        change for change in _table("manager", before, after) if change.path[1] not in ("node", "pull")
+    ]  # fmt: skip
+    for field in ("node", "pull"):
+        was, becomes = getattr(before, field), getattr(after, field)
+        changes += [Change("remove", ("manager", field), one) for one in was if one not in becomes]
+        changes += [Change("add", ("manager", field), None, one) for one in becomes if one not in was]
+    return changes
 
 
 def _shown(value: Any) -> str:

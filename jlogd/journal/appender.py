@@ -7,7 +7,8 @@ A commit, under `append.lock`, which excludes the other processes that write thi
 
 Locking: `_mutex` serialises the threads of this process; the file lock, the processes of this host; the owner's epoch,
 the hosts. A failed sync is final: the segment is sealed at its last durable byte, and the group is written once more,
-from memory, into a new segment. If that fails too, the log accepts nothing more until it is opened again.
+from memory, into a new segment. If that fails too, the log accepts nothing more until it is opened again, or
+`try_again` recovers it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from itertools import accumulate, takewhile
 from itertools import chain as flatten
 
 from jlogd.errors import (
+    DiskFailed,
     Fenced,
     FormatError,
     JlogError,
@@ -82,6 +84,7 @@ class Appender:
         self._look_again_at = 0.0
         self._synced_at = time.monotonic()
         self.failed = ""
+        self._failed_as: type[JlogError] = LogFailed
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self.sync_seconds: Callable[[float], None] = lambda _: None
         try:
@@ -97,7 +100,7 @@ class Appender:
         """
         with self._mutex:
             if self.failed:
-                return [LogFailed(self.failed)] * len(batches)
+                return [self._failed_as(self.failed)] * len(batches)
             try:
                 with self._locked():
                     outcomes = self._commit_or_refuse(batches)
@@ -116,9 +119,7 @@ class Appender:
         with self._mutex, self._locked():
             try:
                 return self._ready().producers.get(producer)
-            except OSError as error:
-                if error.errno not in _NO_SPACE:
-                    raise
+            except OSError:  # to look needs no disk that can be written
                 return self._looked_up().get(producer)
 
     def sync(self) -> None:
@@ -151,6 +152,20 @@ class Appender:
                 if error.errno not in _NO_SPACE:
                     raise
 
+    def try_again(self) -> bool:
+        """Recover after the disk had failed twice, as whoever opens the log anew would: what was refused stays behind,
+        and nothing is believed for a sync that came after the one that failed. Whether the log accepts batches."""
+        with self._mutex:
+            if self.failed and self._failed_as is DiskFailed:
+                why, self.failed = self.failed, ""
+                try:
+                    with self._locked():
+                        self._recover(self._owner())
+                except (OSError, JlogError):
+                    self._forget()
+                    self.failed = self.failed or why
+            return not self.failed
+
     def close(self) -> None:
         """Sync what is left and let go of the log."""
         self.sync()
@@ -175,8 +190,10 @@ class Appender:
 
     def _check_owner(self, owner: Owner) -> None:
         if owner.host != self._view.disk.host():
-            self.failed = f"{self._view.layout.root} is owned by host {owner.host} since epoch {owner.epoch}"
-            raise OwnedElsewhere(f"{self.failed}; stop jlogd there, or take the log over once that host is down")
+            root = self._view.layout.root
+            self.failed = f"{root} is owned by {owner.told}"
+            self._failed_as = OwnedElsewhere
+            raise OwnedElsewhere(f"{self.failed}; stop jlogd there, or once that host is down: jlogctl takeover {root}")
 
     def _ready(self) -> Tail:
         """The tail, as the last writer of any process left it; recovered when that one did not finish."""
@@ -201,6 +218,7 @@ class Appender:
         view = self._view
         if read_meta(view.disk, view.layout).uuid != view.meta.uuid:
             self.failed = f"{view.layout.root} was removed, and another log made in its place; open it again"
+            self._failed_as = LogFailed
             raise LogFailed(self.failed)
         if owner.boot != view.disk.boot():
             return None
@@ -240,6 +258,7 @@ class Appender:
         return tail
 
     def _recover(self, owner: Owner) -> Tail:
+        self._check_owner(owner)  # a former owner must not raise the epoch: that would take the log back
         self._forget()
         tail = recover(self._view, self._owner_file, owner, keep_tail=not self._refused_tail)
         self._refused_tail = False
@@ -257,9 +276,7 @@ class Appender:
         except OSError as error:
             self._forget()
             if error.errno not in _NO_SPACE:
-                self.failed = (
-                    f"syncing {self._view.layout.root} failed twice: {error}; check the disk, then open it again"
-                )
+                self._fail_for_disk("syncing", error)
 
     def _end_segment(self, *, rolling: bool = False, discard: bool = False) -> None:
         """Tell whoever comes next that only a recovery can go on. Written in place: it needs no room.
@@ -369,7 +386,7 @@ class Appender:
                 self.counters["refused_full"] += len(batches)
                 raise LogFull(
                     f"{self._view.layout.name}: subscriber {name} has fallen behind its cap and its policy is to "
-                    "block; start its consumer, raise the cap, or remove the subscriber"
+                    "block; start its consumer, raise the cap (jlogctl subscriber caps), or remove the subscriber"
                 )
         starts = accumulate((batch.size for batch in batches), initial=start)
         return [batch for batch, at in zip(batches, starts, strict=False) if at < self._room_until]
@@ -467,8 +484,9 @@ class Appender:
 
     def _publish(self, tail: Tail, head: Head, *, sync: bool = False) -> None:
         owner = self._owner()
-        if owner.epoch != self._epoch:
-            self.failed = f"{self._view.layout.root} was taken over by host {owner.host} in epoch {owner.epoch}"
+        if (owner.epoch, owner.host) != (self._epoch, self._view.disk.host()):
+            self.failed = f"{self._view.layout.root} was taken over: it is owned by {owner.told}"
+            self._failed_as = Fenced
             raise Fenced(f"{self.failed}; nothing was acknowledged since, and this process must stop writing")
         tail.publish(head, sync=sync)
 
@@ -485,8 +503,15 @@ class Appender:
             )
         if error.errno in _NO_SPACE:
             return SpoolFull(f"no space for {root}: {error.strerror}; nothing was accepted, free space and send again")
-        self.failed = f"writing {root} failed twice: {error}; check the disk, then open the log again"
-        return LogFailed(self.failed)
+        return self._fail_for_disk("writing", error)
+
+    def _fail_for_disk(self, doing: str, error: OSError) -> JlogError:
+        self.failed = (
+            f"{doing} {self._view.layout.root} failed twice: {error}; check the disk, then open the log again "
+            "(writers and jlogd do, every second)"
+        )
+        self._failed_as = DiskFailed
+        return DiskFailed(self.failed)
 
 
 _COUNTERS = (

@@ -219,7 +219,7 @@ class _Diagnosis:
         owner = None if found.payload is None else decode_owner(found.payload, str(path))
         if owner is not None and owner.epoch >= newest:
             if owner.host != disk.host():
-                raise OwnedElsewhere(f"{self._layout.root} is owned by host {owner.host}; repair it there")
+                raise OwnedElsewhere(f"{self._layout.root} is owned by {owner.told}; repair it there")
             if found.problems:
                 self._rewrite(path, OWNER, owner.encode(), found)
             return owner.epoch, ""
@@ -228,7 +228,8 @@ class _Diagnosis:
             why = f"it says epoch {owner.epoch}, but epoch {newest} has written"
         self._check_writer()
         # A boot of no name: whoever opens the log trusts the disk and not what a head says.
-        self._rebuild(path, OWNER, Owner(newest, disk.host(), "").encode(), found, f"{why}; this host is the owner now")
+        rebuilt = Owner(newest, disk.host(), "", time.time_ns(), disk.host_name())
+        self._rebuild(path, OWNER, rebuilt.encode(), found, f"{why}; this host is the owner now")
         return newest, why
 
     def _check_writer(self) -> None:

@@ -14,7 +14,9 @@ Rules a `Disk` keeps, and the core relies on:
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
-from jlogd.errors import LockUnavailable
+from jlogd.errors import LockUnavailable, UsageError
 from jlogd.journal.locks import FileLock, LockBusy, acquire
 
 Buffer = bytes | bytearray | memoryview
@@ -30,8 +32,18 @@ Mode = Literal["read", "write", "create"]
 
 # The kernel refuses longer vectors (UIO_MAXIOV); `append` says with a short count that there is more to do.
 IOVEC_MAX = 1024
+# On a network mount a file that another host replaces by rename can be stale (ESTALE) in the moment it is opened: the
+# name already stands for its successor.
+STALE_LOOKS = 4
+# Names this host where /etc/machine-id does not: in containers without one, for machines that were cloned with theirs,
+# and for two hosts on one machine. Whoever sets it sees to it that it stays the same, and that nobody else has it.
+HOST_VARIABLE = "JLOGD_HOST_ID"
+_HOST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 FILE_MODE = 0o640
 DIR_MODE = 0o750
+
+# What network and FUSE file systems answer about an open file that somebody else has removed.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 _FLAGS = {
     "read": os.O_RDONLY,
@@ -66,7 +78,7 @@ class File(Protocol):
         """Length in bytes."""
 
     def unlinked(self) -> bool:
-        """Whether the last name of the file is gone."""
+        """Whether the name that it was opened by is gone, or stands for another file."""
 
     def close(self) -> None:
         """Close; never raises."""
@@ -111,14 +123,20 @@ class Disk(Protocol):
     def boot(self) -> str:
         """An identity of this boot of this host."""
 
+    def host_name(self) -> str:
+        """What people call this host; never compared."""
+
 
 class PosixFile:
     """`File` over a descriptor."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "_identity", "_links_tell", "_path")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+        self._links_tell = False
 
     def pread(self, length: int, offset: int) -> bytes:
         data = os.pread(self._fd, length, offset)
@@ -146,7 +164,19 @@ class PosixFile:
         return os.fstat(self._fd).st_size
 
     def unlinked(self) -> bool:
-        return os.fstat(self._fd).st_nlink == 0
+        # Asked at every commit, so one call: by name only where links do not tell, which takes twice as long.
+        try:
+            if self._identity is None:
+                mine = os.fstat(self._fd)
+                self._identity, self._links_tell = (mine.st_dev, mine.st_ino), links_tell(mine.st_dev)
+            if self._links_tell:
+                return os.fstat(self._fd).st_nlink == 0
+            found = os.stat(self._path, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _GONE:
+                return True
+            raise
+        return (found.st_dev, found.st_ino) != self._identity
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -163,7 +193,8 @@ class PosixDisk:
 
     def open(self, path: Path, mode: Mode) -> PosixFile:
         flags = _FLAGS[mode] | os.O_CLOEXEC | os.O_NOFOLLOW
-        return PosixFile(os.open(path, flags, FILE_MODE))
+        name = os.fspath(path)
+        return PosixFile(os.open(name, flags, FILE_MODE), name)
 
     def mkdir(self, path: Path) -> None:
         os.mkdir(path, DIR_MODE)
@@ -199,9 +230,33 @@ class PosixDisk:
     def boot(self) -> str:
         return _boot()
 
+    def host_name(self) -> str:
+        return socket.gethostname()
+
+
+def links_tell(device: int) -> bool:
+    """Whether a file without a name has no links on this device.
+
+    NFS and FUSE keep a removed file that is open under another name (`.nfs...`, `.fuse_hidden...`), links and all. They
+    have a device number of no driver, as have others that need not be told apart here; what lies on a block device
+    counts its links itself.
+    """
+    return os.major(device) != 0
+
+
+@cache
+def _given_host() -> str:
+    """The identity that the environment gives this host, or ""."""
+    given = os.environ.get(HOST_VARIABLE, "")
+    if given and not _HOST_ID.fullmatch(given):
+        raise UsageError(f"{HOST_VARIABLE}={given!r} cannot name a host: 1 to 128 letters, digits, '.', '_' or '-'")
+    return given
+
 
 @cache
 def _host() -> str:
+    if _given_host():
+        return _given_host()
     with suppress(OSError):
         return Path("/etc/machine-id").read_text().strip() or socket.gethostname()
     return socket.gethostname()
@@ -209,11 +264,23 @@ def _host() -> str:
 
 @cache
 def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    # Two hosts of one kernel: what one of them has in its page cache, the other's mount may not have.
+    return f"{boot}/{_given_host()}" if _given_host() else boot
 
 
 def read_all(disk: Disk, path: Path) -> bytes:
     """The whole of a small file."""
+    for _ in range(STALE_LOOKS - 1):
+        try:
+            return _read_all(disk, path)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return _read_all(disk, path)
+
+
+def _read_all(disk: Disk, path: Path) -> bytes:
     file = disk.open(path, "read")
     try:
         return file.pread(file.size(), 0)

@@ -3,6 +3,7 @@
 Payloads in their slots (little-endian):
 
     owner   0  4  epoch         4  2  length of host      6  2  length of boot     8  host, boot (UTF-8)
+            then 8  since       2  length of name         name (UTF-8); all of these may be missing
     head    0  4  epoch         4  4  segment_epoch       8  8  segment_first     16  8  written
            24  8  durable      32  8  next               40  8  visible           48  8  bytes_before
            56  8  append_time  64  8  boot               72  1  rolling 1, discard 2
@@ -21,28 +22,63 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import time
 from dataclasses import dataclass
 
 from jlogd.errors import FormatError
+from jlogd.journal.disk import Disk
 from jlogd.journal.segment import SegmentId
 
 OWNER, HEAD, FLOOR = b"OW", b"HD", b"FL"
 _OWNER = struct.Struct("<IHH")
+_OWNER_SINCE = struct.Struct("<qH")
+_NAME_BYTES_MAX = 64
 _HEAD = struct.Struct("<IIQQQQQQqQB")
 _FLOOR = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Which host, in which boot, may append, and in which epoch."""
+    """Which host, in which boot, may append, and in which epoch.
+
+    `since` is when the host became the owner (ns since 1970 UTC, 0 when that was not recorded), `name` what people call
+    it. Both are for people; what counts is `epoch`, `host` and `boot`.
+    """
 
     epoch: int
     host: str
     boot: str
+    since: int = 0
+    name: str = ""
 
     def encode(self) -> bytes:
         host, boot = self.host.encode(), self.boot.encode()
-        return _OWNER.pack(self.epoch, len(host), len(boot)) + host + boot
+        name = self.name.encode()[:_NAME_BYTES_MAX]
+        lengths = _OWNER.pack(self.epoch, len(host), len(boot))
+        return b"".join((lengths, host, boot, _OWNER_SINCE.pack(self.since, len(name)), name))
+
+    @property
+    def told(self) -> str:
+        """The owner, for people: host 4f3c since epoch 7 (east1.example, since 2026-05-01T12:00:00Z)."""
+        more = [self.name] if self.name else []
+        more += [f"since {utc(self.since)}"] if self.since else []
+        return f"host {self.host} since epoch {self.epoch}" + (f" ({', '.join(more)})" if more else "")
+
+
+def first_owner(disk: Disk) -> Owner:
+    """This host as the owner of a log that is being made."""
+    return Owner(1, disk.host(), disk.boot(), time.time_ns(), disk.host_name())
+
+
+def next_owner(owner: Owner, epoch: int, disk: Disk) -> Owner:
+    """This host as the owner in `epoch`, after `owner`: since now, unless that was this host too."""
+    since = owner.since if owner.host == disk.host() else 0
+    return Owner(epoch, disk.host(), disk.boot(), since or time.time_ns(), disk.host_name())
+
+
+def utc(nanoseconds: int) -> str:
+    """2026-05-01T12:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(nanoseconds / 1e9))
 
 
 def decode_owner(payload: bytes | None, path: str) -> Owner:
@@ -51,7 +87,13 @@ def decode_owner(payload: bytes | None, path: str) -> Owner:
         raise FormatError("neither slot of the owner file is valid", path)
     epoch, host_length, boot_length = _OWNER.unpack_from(payload)
     host_end = _OWNER.size + host_length
-    return Owner(epoch, payload[_OWNER.size : host_end].decode(), payload[host_end : host_end + boot_length].decode())
+    end = host_end + boot_length
+    host, boot = payload[_OWNER.size : host_end], payload[host_end:end]
+    since, length = _OWNER_SINCE.unpack_from(payload, end) if len(payload) >= end + _OWNER_SINCE.size else (0, 0)
+    name = payload[end + _OWNER_SINCE.size :][:length]
+    return Owner(
+        epoch, host.decode(errors="replace"), boot.decode(errors="replace"), since, name.decode(errors="replace")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from jlogd.errors import Closed, LogExists, OwnedElsewhere
+from jlogd.errors import Closed, FormatError, LogExists, OwnedElsewhere
 from jlogd.journal import layout as layouts
 from jlogd.journal import retention
 from jlogd.journal.appender import Appender, Outcome
 from jlogd.journal.batch import Batch
 from jlogd.journal.cursor import Cursor, locate
 from jlogd.journal.disk import Disk, PosixDisk
-from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Head, Owner
+from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Head, decode_owner, first_owner, next_owner
 from jlogd.journal.locks import LockBusy, process_id
 from jlogd.journal.producers import Heard
 from jlogd.journal.slots import SlotFile
@@ -44,6 +44,7 @@ class Journal:
     def __init__(self, path: Path, disk: Disk) -> None:
         """Use `open`."""
         self._process = process_id()
+        self._host = disk.host()
         self.view = View(path, disk)
         self.subscribers = Subscribers(self.view)
         self.settings = self.view.meta.settings
@@ -95,17 +96,17 @@ class Journal:
         """
         path, disk = Path(path).absolute(), disk or PosixDisk()
         view = View(path, disk)
-        owner = view.owner()
         try:
             lock = disk.lock(view.layout.owner_lock, wait=False)
         except LockBusy:
             raise OwnedElsewhere(
-                f"{path} is in use on host {owner.host}; stop jlogd there before taking over"
+                f"{path} is in use: it is owned by {view.owner().told}, and processes of the owner hold it; stop jlogd "
+                "there before taking over"
             ) from None
         try:
             file = SlotFile.open(disk, view.layout.owner, OWNER)
-            file.read()
-            file.write(Owner(owner.epoch + 1, disk.host(), disk.boot()).encode(), sync=True)
+            owner = decode_owner(file.read(), str(view.layout.owner))
+            file.write(next_owner(owner, owner.epoch + 1, disk).encode(), sync=True)
             file.close()
         finally:
             lock.release()
@@ -203,11 +204,24 @@ class Journal:
         self.subscribers.set(name, start)
         self.prune()
 
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        """Caps of its own, or None for those of the log. Raises `SubscriberUnknown`, `SubscriberBusy`."""
+        self.subscribers.set_caps(name, caps)
+        self.prune()
+
     def clone_subscriber(self, name: str, source: str) -> None:
         """Add `name` at the position of `source`. Raises `SubscriberUnknown`, `SubscriberExists`."""
         self.subscribers.clone(name, source)
 
     # Care
+
+    def lost(self) -> str:
+        """Why this host does not own the log any more; empty while it does, or when that cannot be told."""
+        try:
+            owner = self.view.owner()
+        except (FormatError, OSError):
+            return ""
+        return f"{self.path} was taken over: it is owned by {owner.told}" if owner.host != self._host else ""
 
     def configure(self, settings: Settings) -> None:
         """Change the log's settings, here and on disk; other processes follow when they open it anew."""
@@ -235,6 +249,11 @@ class Journal:
         """Sync what the policy left unsynced."""
         self._appender.sync()
         self._notify()
+
+    def try_again(self) -> bool:
+        """Recover after the disk had failed; whether the log accepts batches. See `Appender.try_again`."""
+        self._check_usable()
+        return self._appender.try_again()
 
     def stat(self) -> LogStat:
         """The log and its subscribers as they are now."""
@@ -284,7 +303,7 @@ def _create(path: Path, settings: Settings, subscribers: Sequence[str], disk: Di
     disk.mkdir(scratch)
     disk.mkdir(layout.subscribers)
     layouts.write_meta(disk, layout, layouts.new_meta(settings))
-    SlotFile.create(disk, layout.owner, OWNER, Owner(1, disk.host(), disk.boot()).encode())
+    SlotFile.create(disk, layout.owner, OWNER, first_owner(disk).encode())
     SlotFile.create(disk, layout.floor, FLOOR, Floor().encode())
     view = View(scratch, disk)
     file, head = start_segment(view, Found(None, 0, 0, 1, 0), 1, [])

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 import threading
 import time
 from collections import OrderedDict
@@ -35,6 +36,7 @@ IDLE_FILES_MAX = 64
 NOTE_BYTES_MAX = 200
 # How long to sleep when the kernel takes waits of different threads for a deadlock of their processes.
 CROSSED_WAIT_SECONDS = 0.005
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock with 64-bit offsets
 _CONTENDED = (errno.EACCES, errno.EAGAIN)
 
 
@@ -82,7 +84,7 @@ class _KernelLock(fasteners.InterProcessLock):  # type: ignore[misc]
         except OSError as error:
             if error.errno in _CONTENDED:
                 return False
-            raise self._unavailable(error) from error
+            raise self.unavailable(error) from error
         return True
 
     def wait(self, shared: bool) -> None:
@@ -95,10 +97,11 @@ class _KernelLock(fasteners.InterProcessLock):  # type: ignore[misc]
                 # The kernel knows processes, not threads. When a thread of ours waits for a process, and a thread of
                 # that one for what another of ours holds, every holder goes on by itself; but one wait is refused.
                 if error.errno != errno.EDEADLK:
-                    raise self._unavailable(error) from error
+                    raise self.unavailable(error) from error
             time.sleep(CROSSED_WAIT_SECONDS)
 
-    def _unavailable(self, error: OSError) -> LockUnavailable:
+    def unavailable(self, error: OSError) -> LockUnavailable:
+        """What it means that the kernel answered a request for a lock with this."""
         return LockUnavailable(
             f"locks do not work on {self.path}: {os.strerror(error.errno or 0)}; "
             "put the spool on a mount with working POSIX locks"
@@ -199,6 +202,25 @@ def acquire(path: Path, *, shared: bool = False, wait: bool = True, note: str = 
             lock.release()
             raise
         lock.release()
+
+
+def holder_elsewhere(path: Path) -> int | None:
+    """A process that holds the lock, shared or not: its number, 0 where that is not told; None when no other one does.
+
+    Takes no lock, so it disturbs nobody. Raises OSError, `LockUnavailable`.
+    """
+    if not path.exists():  # it would be made
+        return None
+    entry = _enter(path)
+    try:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(entry.kernel.fd, fcntl.F_GETLK, asked))
+    except OSError as error:
+        raise entry.kernel.unavailable(error) from error
+    finally:
+        _leave(entry)
+    # Of a process on another host no number is known here; the kernel then tells 0, or one that is less than that.
+    return None if kind == fcntl.F_UNLCK else max(pid, 0)
 
 
 def _enter(path: Path) -> _Entry:

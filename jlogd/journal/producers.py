@@ -95,7 +95,8 @@ class Producers:
             if batch.kind != PRODUCERS:
                 self.note(batch)
                 continue
-            for who, position, first, count, _ in _ENTRY.iter_unpack(batch.body):
+            whole = len(batch.body) // _ENTRY.size * _ENTRY.size
+            for who, position, first, count, _ in _ENTRY.iter_unpack(batch.body[:whole]):
                 self._put(who, Heard(position, first, count))
 
     def _table(self, producer: int) -> OrderedDict[int, Heard]:

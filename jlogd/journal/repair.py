@@ -22,7 +22,7 @@ import msgspec
 from jlogd.errors import LogInUse, LogNotFound
 from jlogd.journal.diagnose import diagnose
 from jlogd.journal.disk import Disk, PosixDisk, replace_file
-from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_owner
+from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_owner, next_owner
 from jlogd.journal.layout import Layout, head_epochs, write_meta
 from jlogd.journal.locks import LockBusy, holder_note
 from jlogd.journal.plan import STATE_BYTES, Plan, StateFile, Step
@@ -203,7 +203,7 @@ def _restart(view: View, owner_file: SlotFile, owner: Owner, head: Head | None) 
     names = view.names()
     heads, segments = head_epochs(names), view.chain()
     epoch = max([owner.epoch, *heads, *(segment.epoch for segment in segment_ids(names))]) + 1
-    owner_file.write(Owner(epoch, disk.host(), disk.boot()).encode(), sync=True)
+    owner_file.write(next_owner(owner, epoch, disk).encode(), sync=True)
     found: Found = from_disk(view, segments, head)
     positions = [state.position.next for state in Subscribers(view).all().values()]
     given_out = [head.visible] if head is not None else []

@@ -22,7 +22,7 @@
 A segment is only ever appended to. It is sealed by its successor, whose header says how much of it counts.
 
 Which files are the log follows from the names alone: *a segment belongs to the log unless a segment of a higher epoch
-starts at or before it.* A taker starts its first segment where the accepted records end, so whatever a fenced
+starts at or before it.* A taker starts its first segment where the former owner's head ends, so whatever a fenced
 writer still creates starts at or after that, with a lower epoch, and is never read.
 """
 

@@ -16,7 +16,8 @@ Payload of the slots of `subscribers/<name>` (little-endian):
     72  8  updated          ns since 1970 UTC
 
 Locking: `subscribers/<name>.lock` is held by the one consumer, or for a moment by who moves the position from outside;
-`prune.lock` by who adds, removes or prunes.
+`prune.lock` by who adds, removes or prunes. Before a consumer writes its position, it looks whether its host still
+owns the log: one that slept through a takeover does not move what the new owner's consumer has moved since.
 
 A checkpoint is written, not synced: a power loss may take the last ones, and their records come again. Before a
 segment is unlinked, the positions that allow it are synced.
@@ -32,10 +33,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jlogd.errors import SubscriberBusy, SubscriberExists, SubscriberUnknown, UsageError
+from jlogd.errors import Fenced, FormatError, SubscriberBusy, SubscriberExists, SubscriberUnknown, UsageError
 from jlogd.journal.batch import Batch, Gap
 from jlogd.journal.cursor import Cursor, locate
 from jlogd.journal.disk import Lock
+from jlogd.journal.head import OWNER, decode_owner
 from jlogd.journal.locks import LockBusy, holder_note
 from jlogd.journal.segment import SegmentId
 from jlogd.journal.slots import SlotFile
@@ -77,7 +79,10 @@ def decode_state(payload: bytes) -> State | None:
         payload
     )
     how = _ON_FULL[on_full]
-    caps = Caps(max_bytes, max_age_ms / 1000, how) if how else None  # type: ignore[arg-type]
+    try:
+        caps = Caps(max_bytes, max_age_ms / 1000, how) if how else None  # type: ignore[arg-type]
+    except UsageError:
+        return None
     return State(Position(following, first, epoch, offset, size), caps, dropped, damaged, updated)
 
 
@@ -156,7 +161,7 @@ class Subscribers:
         self._change(name, caps=caps)
 
     def hold(self, name: str, note: str = "") -> Hold:
-        """Become the one consumer of `name`. Raises `SubscriberUnknown`, `SubscriberBusy`, `UsageError`.
+        """Become the one consumer of `name`. Raises `SubscriberUnknown`, `SubscriberBusy`, `UsageError`, `Fenced`.
 
         `note` says who, for whoever is refused; by default this process.
         """
@@ -166,7 +171,9 @@ class Subscribers:
         lock = self._lock(name, note)
         try:
             file = SlotFile.open(self._disk, path, KIND)
-            return Hold(self._view, name, lock, file, self._decode(name, file.read()))
+            hold = Hold(self._view, name, lock, file, self._decode(name, file.read()))
+            hold.check_owner()
+            return hold
         except FileNotFoundError:
             lock.release()
             raise self._unknown(name) from None
@@ -268,6 +275,7 @@ class Hold:
         self._view = view
         self._lock = lock
         self._file = file
+        self._owner = SlotFile.open(view.disk, view.layout.owner, OWNER, write=False)
         self._gaps: list[Gap] = []
         self._tip = SegmentId(0, 0)
         self._firsts: list[int] = []
@@ -286,7 +294,7 @@ class Hold:
     def checkpoint(self, sequence: int) -> None:
         """Everything below `sequence` is done with. Calls `on_pass` when that may let go of a whole segment.
 
-        A number below the position is ignored. Raises `UsageError` for one that was not delivered yet.
+        A number below the position is ignored. Raises `UsageError` for one that was not delivered yet, `Fenced`.
         """
         if sequence > self.cursor.next:
             raise UsageError(f"cannot checkpoint {sequence}: only records below {self.cursor.next} were delivered")
@@ -303,23 +311,36 @@ class Hold:
             self.on_pass()
 
     def replace(self, **changes: object) -> None:
-        """Write a changed state."""
+        """Write a changed state. Raises `Fenced`."""
+        self.check_owner()
         self.state = replace(self.state, updated=time.time_ns(), **changes)  # type: ignore[arg-type]
         self._file.write(self.state.encode())
+
+    def check_owner(self) -> None:
+        """Raises `Fenced` when another host has taken the log over."""
+        with suppress(FormatError):  # an owner that nobody can read is no other one
+            owner = decode_owner(self._owner.read(), str(self._view.layout.owner))
+            if owner.host != self._view.disk.host():
+                root = self._view.layout.root
+                raise Fenced(f"{root} was taken over by host {owner.host}; consume {self.name} there")
 
     def release(self) -> None:
         """Let another consumer have the name."""
         self.cursor.close()
         self._file.close()
+        self._owner.close()
         self._lock.release()
 
     def _passed_segment(self, before: int, now: int) -> bool:
-        head = self._view.head()
-        if head is None:
-            return True
-        if head.segment != self._tip:
-            self._tip = head.segment
-            self._firsts = [segment.first for segment in self._view.chain()]
+        try:
+            head = self._view.head()
+            if head is None:
+                return True
+            if head.segment != self._tip:
+                self._firsts = [segment.first for segment in self._view.chain()]
+                self._tip = head.segment
+        except OSError:
+            return True  # it cannot be told: whoever prunes looks for itself
         return bisect_right(self._firsts, before) != bisect_right(self._firsts, now)
 
     def _settle(self, reason: str, below: int) -> int:

@@ -9,6 +9,8 @@ Recovery, in this order, under `append.lock`:
      segment;
    - without such a head (another boot, another host), the page cache is gone and what can be read is what the disk
      has: sync, then believe all up to the last batch that is known to have been durable or follows without damage;
+     what stands beyond the head of another host is written again all the same, so that no segment which that host is
+     still about to create starts before ours;
 3. start a new segment whose header seals the old one at the bytes that are believed;
 4. write a head for the new epoch, then remove the heads of older ones.
 
@@ -21,9 +23,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from jlogd.errors import OwnedElsewhere
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Buffer, File
-from jlogd.journal.head import HEAD, Head, Owner, boot_tag, decode_head
+from jlogd.journal.head import HEAD, Head, Owner, boot_tag, decode_head, decode_owner, next_owner
 from jlogd.journal.layout import head_epochs
 from jlogd.journal.producers import Producers
 from jlogd.journal.scan import Damage, Scanner
@@ -131,11 +134,11 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     """Find the end of the log after a crash, a takeover or a failed write, and start a new segment there.
 
     The caller holds `append.lock`. `keep_tail` false: what stands after the durable end was refused, and stays behind.
+    Raises `OwnedElsewhere`.
     """
     disk, layout = view.disk, view.layout
-    names = view.names()
+    epoch, names = _raise_epoch(view, owner_file, owner)
     segments = segment_ids(names)
-    epoch = _raise_epoch(view, owner_file, owner, {*head_epochs(names), *(segment.epoch for segment in segments)})
     head = _newest_head(view, names)
     if head is not None and head.boot == boot_tag(disk.boot()):
         segments = _without_unfinished(view, segments, head)
@@ -147,7 +150,10 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
         # Numbers that a subscriber has seen, or a damaged tail held, are not given out again.
         positions = [state.position.next for state in Subscribers(view).all().values()]
         last = max((segment.first for segment in chain(segments)), default=1)
-        found.next = max([found.next, *positions, head.visible if head else 0, last])
+        known = max([*positions, head.visible if head else 0, last])
+        if known <= found.next and head is not None:
+            _begin_where_the_head_ends(view, head, found)
+        found.next = max(found.next, known if not found.again else 0)
     _pass_over_empty(view, found)
     file, fresh = start_segment(view, found, epoch, found.again)
     try:
@@ -162,6 +168,34 @@ def recover(view: View, owner_file: SlotFile, owner: Owner, *, keep_tail: bool) 
     head_file = SlotFile.open(disk, layout.head(epoch), HEAD, hint=True)
     head_file.read()
     return Tail(file, fresh, head_file, found.producers, found.torn_bytes)
+
+
+def _begin_where_the_head_ends(view: View, head: Head, found: Found) -> None:
+    """After a takeover: write again what stands beyond the head of the former owner.
+
+    That one may be in the middle of a recovery of its own, from the same head. The segment that it creates then, now or
+    much later, starts at the head's end: it is no part of the log only if ours does not start after it.
+    """
+    header = view.header(head.segment) if head.segment == found.segment else None
+    if header is None or header.host == host_tag(view.disk.host()):
+        return
+    file = view.open_segment(head.segment)
+    try:
+        scanner = Scanner(file, view.seed, head.durable)
+        again = _batches_from(scanner, found.accepted, head.visible)
+    finally:
+        file.close()
+    if again and again[-1].next == found.next:  # where there is damage in between, numbers would change
+        found.again, found.accepted, found.next = again, head.durable, head.visible
+
+
+def _batches_from(scanner: Scanner, end: int, following: int) -> list[Batch]:
+    """The batches from where the scanner stands that follow one another from number `following` on."""
+    found: list[Batch] = []
+    while isinstance(item := scanner.step(end, following), Batch) and item.first == following:
+        found.append(item)
+        following = item.next
+    return found
 
 
 def _without_unfinished(view: View, segments: list[SegmentId], head: Head) -> list[SegmentId]:
@@ -191,17 +225,26 @@ def _pass_over_empty(view: View, found: Found) -> None:
         found.segment, found.accepted = header.previous, header.previous_bytes
 
 
-def _raise_epoch(view: View, owner_file: SlotFile, owner: Owner, used: set[int]) -> int:
-    """An epoch that nobody wrote in yet, durably the owner's. An attempt that got no further is taken up again, so that
-    a log on a full disk can be tried as often as one likes."""
+def _raise_epoch(view: View, owner_file: SlotFile, expected: Owner) -> tuple[int, list[str]]:
+    """An epoch that nobody wrote in yet, durably the owner's, and the names that were there after it was. An attempt
+    that got no further is taken up again, so that a log on a full disk can be tried as often as one likes.
+
+    Raises `OwnedElsewhere` when the owner is another one than `expected`: a former owner must not take the log back.
+    """
     disk = view.disk
-    mine = (owner.host, owner.boot) == (disk.host(), disk.boot())
-    if mine and owner.epoch > max(used, default=0):
-        owner_file.sync()
-        return owner.epoch
-    epoch = max([owner.epoch, *used]) + 1
-    owner_file.write(Owner(epoch, disk.host(), disk.boot()).encode(), sync=True)
-    return epoch
+    while True:
+        # Looked at again after each write: two hosts that both believe to be the owner do not write in one epoch.
+        names = view.names()
+        owner = decode_owner(owner_file.read(), str(view.layout.owner))
+        if owner.host not in (expected.host, disk.host()):
+            raise OwnedElsewhere(
+                f"{view.layout.root} was taken over: it is owned by {owner.told}; this process must stop"
+            )
+        used = max([0, *head_epochs(names), *(segment.epoch for segment in segment_ids(names))])
+        if (owner.host, owner.boot) == (disk.host(), disk.boot()) and owner.epoch > used:
+            owner_file.sync()
+            return owner.epoch, names
+        owner_file.write(next_owner(owner, max(owner.epoch, used) + 1, disk).encode(), sync=True)
 
 
 def remove_old_heads(view: View, epoch: int) -> None:
@@ -248,10 +291,7 @@ def _from_head(view: View, head: Head, keep_tail: bool) -> Found:
         # Under the policies that acknowledge before the sync, `written` may be ahead: that is kept even if what
         # follows it was refused.
         end = file.size() if keep_tail else head.written
-        following = found.next
-        while isinstance(item := scanner.step(end, following), Batch) and item.first == following:
-            found.again.append(item)
-            following = item.next
+        found.again = _batches_from(scanner, end, found.next)
         found.torn_bytes = max(0, file.size() - scanner.offset)
         if view.meta.settings.durability == "os":
             with suppress(OSError):  # what is sealed here, nobody would sync any more

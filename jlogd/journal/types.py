@@ -131,7 +131,10 @@ class SubscriberStat(msgspec.Struct, kw_only=True):
 
 
 class LogStat(msgspec.Struct, kw_only=True):
-    """One log, as `stat` shows it. Times are seconds since 1970 UTC, 0 when there is no record."""
+    """One log, as `stat` shows it. Times are seconds since 1970 UTC, 0 when there is no record.
+
+    `risks` are those of its spool's mount that were ever accepted, a line each; whoever shows the log adds them.
+    """
 
     name: str
     target: str
@@ -150,5 +153,6 @@ class LogStat(msgspec.Struct, kw_only=True):
     owner: str = ""
     pinned_by: str = ""
     failed: str = ""
+    risks: list[str] = []
     subscribers: list[SubscriberStat] = []
     counters: dict[str, int] = {}

@@ -6,6 +6,7 @@ that was pruned is simply gone.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +83,13 @@ class View:
                 except FileNotFoundError:
                     continue
                 self._head_file = file
-            found = decode_head(file.read())
-            if found is not None and not file.replaced():
-                return found
+            try:
+                found = decode_head(file.read())
+                if found is not None and not file.replaced():
+                    return found
+            except OSError as error:
+                if error.errno != errno.ESTALE:  # another host removed it: there is a newer one
+                    raise
             self._head_file = None
         return None
 

@@ -98,6 +98,9 @@ class RemoteLog(Log):
     def set_subscriber(self, name: str, start: Start) -> None:
         self._ask(messages.SubscriberSet(1, self.name, name, messages.start_to_wire(start)), messages.Done)
 
+    def set_caps(self, name: str, caps: Caps | None) -> None:
+        self._ask(messages.SubscriberCaps(1, self.name, name, caps), messages.Done)
+
     def clone_subscriber(self, name: str, source: str) -> None:
         self._ask(messages.SubscriberClone(1, self.name, name, source), messages.Done)
 

@@ -37,11 +37,14 @@ class Link:
         address: str,
         credentials: Credentials | None = None,
         server_key: str = "",
+        *,
+        received_max: int = 0,
     ) -> None:
-        """With `credentials`, only a daemon that has the secret of `server_key` is spoken to."""
+        """With `credentials`, only a daemon that has the secret of `server_key` is spoken to. `received_max`: messages
+        that may wait here unread; 0 is no limit."""
         made = context.socket(zmq.DEALER)
         # No limit on the number of messages: bytes under way are bounded by windows and credit, requests by threads.
-        made.sndhwm = made.rcvhwm = 0
+        made.sndhwm, made.rcvhwm = 0, received_max
         made.maxmsgsize = DELIVERY_BYTES_MAX
         made.linger = 0
         made.reconnect_ivl = NEVER_MS
@@ -61,6 +64,11 @@ class Link:
         """Poll for what arrives and for the loss."""
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
+
+    def descriptors(self) -> list[int]:
+        """What to wait for where there are too many links for a poller: they are readable when something *may* have
+        arrived. It is to be received until nothing is left, also after every send."""
+        return [self._socket.fileno(), self._monitor.fileno()]
 
     def send(self, parts: Sequence[bytes]) -> None:
         """Queue a message. On a link that is lost it goes nowhere."""
@@ -97,6 +105,10 @@ class Link:
         """Close it; `linger_ms` is the time what was sent has to leave."""
         poller.unregister(self._socket)
         poller.unregister(self._monitor)
+        self.shut(linger_ms)
+
+    def shut(self, linger_ms: int = 0) -> None:
+        """Close one that is in no poller."""
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=linger_ms)

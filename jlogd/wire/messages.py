@@ -185,6 +185,15 @@ class SubscriberSet(_Request):
     start: StartOnWire
 
 
+class SubscriberCaps(_Request):
+    """Change how far a subscriber may fall behind; without caps, as far as the log lets it."""
+
+    again = True
+    log: Name
+    name: Name
+    caps: Caps | None = None
+
+
 class SubscriberClone(_Request):
     """Make a subscriber that stands where `source` stands."""
 
@@ -351,18 +360,23 @@ class Ended(_Message):
 
 FromClient = (
     Hello | Ping | ListLogs | OpenLog | CreateLog | Stat | Append | Position | Subscribe | More | Unsubscribe
-    | Checkpoint | SubscriberAdd | SubscriberRemove | SubscriberSet | SubscriberClone | Credit | Bye
+    | Checkpoint | SubscriberAdd | SubscriberRemove | SubscriberSet | SubscriberCaps | SubscriberClone
+    | Credit | Bye
 )  # fmt: skip
 FromDaemon = (
     Welcome | Pong | Done | Refused | Logs | Opened | StatIs | PositionIs | Acks | Subscribed | Delivery | End | Ended
 )  # fmt: skip
 AnyRequest = (
     Hello | Ping | ListLogs | OpenLog | CreateLog | Stat | Position | Unsubscribe | SubscriberAdd | SubscriberRemove
-    | SubscriberSet | SubscriberClone
+    | SubscriberSet | SubscriberCaps | SubscriberClone
 )  # fmt: skip
 
 _from_client = msgspec.json.Decoder(FromClient)
 _from_daemon = msgspec.json.Decoder(FromDaemon)
+
+
+# What bytes of any kind may make the decoder raise.
+_NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _OnlyId(msgspec.Struct):
@@ -377,7 +391,7 @@ def decode_request(control: bytes) -> FromClient:
     """A client's message. Raises `ProtocolError` that says what is wrong with it."""
     try:
         return cast(FromClient, _from_client.decode(control))
-    except (msgspec.DecodeError, JlogError, RecursionError) as error:
+    except (*_NOT_UNDERSTOOD, JlogError) as error:
         raise ProtocolError(f"the daemon does not understand this message: {error}") from error
 
 
@@ -385,7 +399,7 @@ def decode_answer(control: bytes) -> FromDaemon:
     """A daemon's message. Raises `ProtocolError` that says what is wrong with it."""
     try:
         return cast(FromDaemon, _from_daemon.decode(control))
-    except (msgspec.DecodeError, JlogError, RecursionError) as error:
+    except (*_NOT_UNDERSTOOD, JlogError) as error:
         raise ProtocolError(f"the daemon sent a message this client does not understand: {error}") from error
 
 
@@ -393,7 +407,7 @@ def request_id(control: bytes) -> int:
     """The id of a request that could not be decoded, as far as it can be read; else 0."""
     try:
         return _only_id.decode(control).id
-    except (msgspec.DecodeError, RecursionError):
+    except _NOT_UNDERSTOOD:
         return 0
 
 

@@ -26,6 +26,9 @@ GROUP_BYTES_MAX = 8 << 20
 # How often what only time makes due is looked after: syncs of the policy `interval`, pruning by age.
 MAINTAIN_SECONDS = 1.0
 
+# How often a log whose disk failed is tried again.
+TRY_AGAIN_SECONDS = 1.0
+
 # The most a batch waits for others to share its sync with.
 GATHER_SECONDS_MAX = 0.002
 
@@ -47,6 +50,7 @@ class Committer:
         self._wanted = 1  # batches that are worth waiting a moment for: one of each producer heard lately
         self._heard: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
         self._commit_seconds = 0.0
+        self._try_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"commit {journal.name}", daemon=True)
         self._thread.start()
 
@@ -160,6 +164,7 @@ class Committer:
         batches = [batch for batch, _ in group]
         outcomes: list[Receipt | JlogError]
         try:
+            self._try_again()
             outcomes = self.journal.commit(batches)
         except JlogError as error:
             outcomes = [error] * len(group)
@@ -176,8 +181,18 @@ class Committer:
             except Exception:
                 log.exception("%s: telling the outcome of a batch", self.journal.name)
 
+    def _try_again(self) -> None:
+        """Go on when the disk does. Whoever was refused sends again, or not: as after a restart."""
+        if not self.journal.failed:
+            self._try_at = time.monotonic() + TRY_AGAIN_SECONDS
+        elif time.monotonic() >= self._try_at:
+            self._try_at = time.monotonic() + TRY_AGAIN_SECONDS
+            if self.journal.try_again():
+                log.info("%s accepts records again", self.journal.name)
+
     def _maintain(self) -> None:
         try:
+            self._try_again()
             self.journal.maintain()
         except (JlogError, OSError) as error:
             log.warning("%s: %s", self.journal.name, error)

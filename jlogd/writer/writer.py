@@ -22,7 +22,7 @@ from functools import partial
 from itertools import islice
 from typing import Literal
 
-from jlogd.errors import Closed, JlogError, LogFull, ProducerGap, SpoolFull, TooLarge, UsageError
+from jlogd.errors import Closed, DiskFailed, JlogError, LogFull, ProducerGap, SpoolFull, TooLarge, UsageError
 from jlogd.journal.batch import (
     BATCH_RECORDS_MAX,
     LINES,
@@ -81,7 +81,8 @@ class Writer:
     ) -> None:
         """`producer` names a producer whose position the log remembers across restarts; see `position`.
 
-        When the log or its disk is full, `on_full` says whether the next call raises that, or waits until it is not.
+        When the log or its disk is full, or the disk fails, `on_full` says whether the next call raises that, or waits
+        until it is over.
         """
         self._sink = sink
         self._producer = producer_id(producer)
@@ -372,10 +373,10 @@ class Writer:
         return sent.numbered and sent.batch.producer_from >= self._resent
 
     def _may_retry(self, outcome: Receipt | JlogError) -> bool:
-        """Whether the batch is kept to be sent again: the log is full, or a batch before it met a full log."""
+        """Whether the batch is kept to be sent again: the log takes nothing now, or did when an earlier one came."""
         if not self._wait_when_full or self._closed:
             return False
-        if isinstance(outcome, LogFull | SpoolFull):
+        if isinstance(outcome, LogFull | SpoolFull | DiskFailed):
             self.full = outcome
             return True
         return self._stalled and isinstance(outcome, ProducerGap)

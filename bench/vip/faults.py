@@ -1,0 +1,95 @@
+"""What is done to n1, and what is measured: the gap the client sees, and how long two nodes spoke for the address."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from vip_lab import Lab
+
+from bench.vip.systems import VICTIM, System
+
+# How long a frozen or cut-off node stays so: longer than any of the systems needs to replace it.
+AWAY_SECONDS = 8.0
+AFTER_SECONDS = 3.0
+TAKEOVER_SECONDS = 30.0
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One fault, one system. Seconds; `gap` is the longest the client went without an answer."""
+
+    system: str
+    label: str
+    fault: str
+    gap: float = 0.0
+    # How often a node spoke again after another had taken the address, and how long two kernels had it.
+    spoke_twice: int = 0
+    held_twice: float = 0.0
+    failure: str = ""
+
+
+def _freeze(system: System, lab: Lab) -> None:
+    system.freeze(lab, signal.SIGSTOP)
+    time.sleep(AWAY_SECONDS)
+    system.freeze(lab, signal.SIGCONT)
+
+
+def _cut(system: System, lab: Lab) -> None:
+    """n1 hears and reaches the client, and nobody else; all others hear each other."""
+    others = [name for name in (*lab.names, *lab.etcd_names) if name != VICTIM]
+    for network in ("lan", "mgmt"):
+        lab.net.partition([VICTIM], others, network=network)
+    time.sleep(AWAY_SECONDS)
+    lab.net.heal_all()
+
+
+def _link(system: System, lab: Lab) -> None:
+    lab.net.carrier(VICTIM, up=False)
+    time.sleep(AWAY_SECONDS)
+
+
+def _die(system: System, lab: Lab) -> None:
+    """As if the power were gone: nothing comes from it any more, on no network."""
+    for network in ("lan", "mgmt"):
+        lab.net.carrier(VICTIM, up=False, network=network)
+    time.sleep(AWAY_SECONDS)
+
+
+FAULTS: dict[str, Callable[[System, Lab], None]] = {
+    "clean stop": lambda system, lab: system.stop(lab),
+    "kill -9": lambda system, lab: system.kill(lab),
+    "frozen": _freeze,
+    "cut off": _cut,
+    "link lost": _link,
+    "dead": _die,
+}
+
+
+def measure(system: System, fault: str, directory: Path) -> Result:
+    """Do one fault to one system."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with system.lab(directory) as lab:
+        system.start(lab)
+        with lab.client() as client:
+            time.sleep(1.0)
+            FAULTS[fault](system, lab)
+            others = set(lab.names) - {VICTIM}
+            lab.until(lambda: lab.kernel.holders(lab.addresses[0]) - {VICTIM}, "another node has it", TAKEOVER_SECONDS)
+            assert others
+            time.sleep(AFTER_SECONDS)
+        lab.kernel.stop()
+        lab.wire.stop()
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        twice = sum((found.until or now) - found.since for found in lab.kernel.overlaps())
+        returns = [found for found in lab.wire.returns() if not lab.moved(found)]
+        return Result(
+            system=system.key,
+            label=system.label,
+            fault=fault,
+            gap=client.heard(lab.addresses[0]).longest_gap() / 1e9,
+            spoke_twice=len(returns),
+            held_twice=twice / 1e9,
+        )

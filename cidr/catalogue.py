@@ -1,0 +1,282 @@
+"""The catalogue: which segments there are, how far each logger has come, and the store's zone. One SQLite file.
+
+    segments   one row a segment: the footer's words, the path, the size
+    origins    one row a logger: its epoch (grows with each start) and its last commit
+    positions  per logger and log: the next sequence number to be read
+    store      key and value: format, zone
+
+What makes a count exact is one transaction: the rows of a commit's segments, the logger's commit number, and the
+positions they cover. The files were synced and renamed before it. A logger whose epoch is no longer the one in
+`origins` was replaced and commits nothing.
+
+The segments are the truth, the catalogue an index: `survey` makes it again from the footers. The journal mode is
+SQLite's default (a rollback journal), which needs no shared memory and leaves one file behind; a reader may open it
+read-only.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlite_utils
+
+from cidr.errors import CatalogueBroken, LoggerFenced
+from cidr.names import CATALOGUE
+from cidr.segment import FORMAT, Header
+from cidr.timeline import Segment
+from cidr.types import Family, SeriesStat
+
+# Two loggers, a maintainer and readers share the file; each holds it for milliseconds.
+BUSY_SECONDS = 60.0
+_NUMBERS = ("family", "start", "end", "epoch", "commit_number", "rows", "bytes", "least", "most", "total")
+_COLUMNS = (
+    "path", "series", "family", "tier", "start", "end", "kind", "origin", "epoch", "commit_number",
+    "rows", "bytes", "least", "most", "digest", "total", "covered", "upto", "winners",
+)  # fmt: skip
+
+
+class Catalogue:
+    """The catalogue of a store. One connection; use it from one thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+        self.path = path
+        self._connection = connection
+        self._db = sqlite_utils.Database(connection)
+
+    @classmethod
+    def create(cls, base: Path, path: Path | None = None) -> Catalogue:
+        """Open for writing, making it when it is not there. `base` must be a directory."""
+        path = path or base / CATALOGUE
+        with _explained(path):
+            connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA synchronous = FULL")
+            catalogue = cls(connection, path)
+            catalogue._make_tables()
+        return catalogue
+
+    @classmethod
+    def read(cls, path: Path) -> Catalogue:
+        """Open one that is there, to look only."""
+        with _explained(path):
+            uri = f"{path.resolve().as_uri()}?mode=ro"
+            connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+            connection.execute("SELECT count(*) FROM store")
+        return cls(connection, path)
+
+    @classmethod
+    def memory(cls) -> Catalogue:
+        """One that is in no file."""
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        catalogue = cls(connection, None)
+        catalogue._make_tables()
+        return catalogue
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def version(self) -> int:
+        """A number that changes when another connection changed the catalogue."""
+        with _explained(self.path):
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    # What is there
+
+    def series(self) -> list[SeriesStat]:
+        """All series, by name."""
+        rows = self._rows(
+            "SELECT series, group_concat(DISTINCT family), min(end), max(end), count(*), sum(rows), sum(bytes)"
+            " FROM segments GROUP BY series ORDER BY series"
+        )
+        return [
+            SeriesStat(name, tuple(Family(int(f)) for f in sorted(families.split(","))), first, last, count, some, size)
+            for name, families, first, last, count, some, size in rows
+        ]
+
+    def segments(self, series: str | None = None, family: Family | None = None) -> list[Segment]:
+        """The segments of a series and family; without them, of all."""
+        wanted = [(name, value) for name, value in (("series", series), ("family", family)) if value is not None]
+        where = " AND ".join(f"{name} = ?" for name, _ in wanted) or "1"
+        rows = self._rows(f"SELECT {', '.join(_COLUMNS)} FROM segments WHERE {where}", [v for _, v in wanted])
+        return [_segment(row) for row in rows]
+
+    def paths(self) -> set[str]:
+        """Paths of all segments."""
+        return {row[0] for row in self._rows("SELECT path FROM segments")}
+
+    def setting(self, key: str) -> str:
+        """A value of the table `store`; empty when there is none."""
+        rows = self._rows("SELECT value FROM store WHERE key = ?", [key])
+        return str(rows[0][0]) if rows else ""
+
+    def origin(self, name: str) -> tuple[int, int]:
+        """Epoch and last commit of a logger; 0, 0 before its first."""
+        rows = self._rows("SELECT epoch, commit_number FROM origins WHERE origin = ?", [name])
+        return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
+
+    def positions(self, origin: str) -> dict[str, int]:
+        """Per log, the next sequence number this logger has to read."""
+        return dict(self._rows("SELECT log, next FROM positions WHERE origin = ?", [origin]))
+
+    # What changes it
+
+    def put_setting(self, key: str, value: str) -> None:
+        """Set a value of the table `store`."""
+        with self._transaction():
+            self._db.table("store").upsert({"key": key, "value": value}, pk="key")
+
+    def claim(self, origin: str, at_least: int = 0) -> int:
+        """Start as this logger: its new epoch, higher than any in the store and than `at_least`."""
+        with self._transaction():
+            highest = self._rows(
+                "SELECT max(e) FROM (SELECT max(epoch) e FROM origins UNION SELECT max(epoch) FROM segments)"
+            )
+            epoch = max(int(highest[0][0] or 0), at_least) + 1
+            commit = self.origin(origin)[1]
+            self._db.table("origins").upsert({"origin": origin, "epoch": epoch, "commit_number": commit}, pk="origin")
+        return epoch
+
+    def commit(
+        self, origin: str, epoch: int, number: int, added: Iterable[Segment], positions: Mapping[str, int]
+    ) -> None:
+        """What a logger counted, and how far it had read: together or not at all. Raises LoggerFenced."""
+        with self._transaction():
+            current = self.origin(origin)
+            if current != (epoch, number - 1):
+                raise LoggerFenced(
+                    f'another logger writes as origin "{origin}" (epoch {current[0]}, commit {current[1]}; this one has'
+                    f" epoch {epoch}, commit {number - 1}): give each logger its own origin"
+                )
+            self._insert(added)
+            self._db.table("origins").upsert({"origin": origin, "epoch": epoch, "commit_number": number}, pk="origin")
+            rows = [{"origin": origin, "log": log, "next": following} for log, following in positions.items()]
+            self._db.table("positions").upsert_all(rows, pk=("origin", "log"))
+
+    def replace(self, added: Iterable[Segment], removed: Iterable[str] = ()) -> None:
+        """Add segments and forget others, in one step."""
+        with self._transaction():
+            self._connection.executemany("DELETE FROM segments WHERE path = ?", [(path,) for path in removed])
+            self._insert(added)
+
+    def reset(
+        self,
+        added: Iterable[Segment],
+        origins: Mapping[str, tuple[int, int]],
+        positions: Sequence[tuple[str, str, int]],
+    ) -> None:
+        """Replace all of it by what a survey found. An origin's epoch never falls."""
+        with self._transaction():
+            epochs = dict(self._rows("SELECT origin, epoch FROM origins"))
+            for table in ("segments", "origins", "positions"):
+                self._connection.execute(f"DELETE FROM {table}")
+            self._insert(added)
+            rows = [
+                {"origin": name, "epoch": max(epoch, epochs.get(name, 0)), "commit_number": number}
+                for name, (epoch, number) in origins.items()
+            ]
+            self._db.table("origins").insert_all(rows)
+            self._db.table("positions").insert_all([{"origin": o, "log": log, "next": n} for o, log, n in positions])
+
+    def _insert(self, added: Iterable[Segment]) -> None:
+        self._db.table("segments").upsert_all((_row(segment) for segment in added), pk="path")
+
+    def _make_tables(self) -> None:
+        with self._transaction():
+            if self._db.table("store").exists():
+                self._check_format()
+                return
+            self._db.table("store").create({"key": str, "value": str}, pk="key")
+            self._db.table("store").insert({"key": "format", "value": str(FORMAT)})
+            types: dict[str, Any] = {name: int if name in _NUMBERS else str for name in _COLUMNS}
+            self._db.table("segments").create(types, pk="path")
+            self._db.table("segments").create_index(["series", "family", "start"])
+            self._db.table("origins").create({"origin": str, "epoch": int, "commit_number": int}, pk="origin")
+            self._db.table("positions").create({"origin": str, "log": str, "next": int}, pk=("origin", "log"))
+
+    def _check_format(self) -> None:
+        found = self.setting("format")
+        if found != str(FORMAT):
+            raise CatalogueBroken(f"{self.path} has format {found or '?'}, and this version knows {FORMAT} only")
+
+    def _rows(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
+        with _explained(self.path):
+            return self._connection.execute(statement, parameters).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """SQLite's own words for it: sqlite-utils joins a transaction that is open."""
+        with _explained(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+@contextmanager
+def _explained(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise CatalogueBroken(
+            f"the catalogue {path} cannot be used: {error}; `cidr rebuild` makes it again from the segments"
+        ) from error
+
+
+def segment_of(path: str, header: Header, size: int) -> Segment:
+    """A row of the catalogue from a footer."""
+    return Segment(
+        path=path,
+        series=header.series,
+        family=header.family,
+        tier=header.tier,
+        start=header.start,
+        end=header.end,
+        kind=header.kind,
+        origin=header.origin,
+        epoch=header.epoch,
+        commit=header.commit,
+        rows=header.rows,
+        bytes=size,
+        least=header.least,
+        most=header.most,
+        digest=header.digest,
+        total=header.total,
+        covered=tuple(header.covered),
+        upto=tuple(sorted(header.upto.items())),
+        winners=tuple(header.winners),
+    )
+
+
+def _row(segment: Segment) -> dict[str, Any]:
+    row = {name: getattr(segment, name) for name in _COLUMNS if name not in ("commit_number", *_LISTS)}
+    row["family"] = int(segment.family)
+    row["commit_number"] = segment.commit
+    row.update({name: msgspec.json.encode(getattr(segment, name)).decode() for name in _LISTS})
+    if segment.whole:
+        row["covered"] = ""  # what nearly all are: not a word to parse
+    return row
+
+
+_LISTS = ("covered", "upto", "winners")
+_decode_covered = msgspec.json.Decoder(tuple[tuple[int, int], ...]).decode
+_decode_upto = msgspec.json.Decoder(tuple[tuple[str, int], ...]).decode
+_decode_winners = msgspec.json.Decoder(tuple[tuple[int, int, str], ...]).decode
+
+
+def _segment(row: tuple[Any, ...]) -> Segment:
+    values = list(row)
+    values[2] = Family(values[2])
+    covered, upto, winners = values[16:]
+    values[16] = _decode_covered(covered) if covered else ((values[4], values[5]),)
+    values[17] = _decode_upto(upto) if upto != "[]" else ()
+    values[18] = _decode_winners(winners) if winners != "[]" else ()
+    return Segment(*values)

@@ -1,0 +1,1 @@
+"""The command `cidr`. Thin: it parses, calls the library and prints."""

@@ -1,0 +1,86 @@
+"""`as_logger`: count the events of logs, for as long as it runs. Also `cidr as-logger`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import click
+import msgspec
+
+from jlogd.cli import errors
+from jlogd.cli.errors import Commands
+from jlogd.cli.output import say, warn
+from jlogd.cli.params import CONTEXT
+from jlogd.cli.units import counted
+
+CONFIG_DEFAULT = Path("/etc/jlogd/cidr.toml")
+
+
+@click.command("as-logger", context_settings=CONTEXT)
+@click.option(
+    "-c",
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    default=CONFIG_DEFAULT,
+    show_default=True,
+    metavar="FILE",
+)
+@click.option("--base-dir", metavar="DIR", type=click.Path(path_type=Path), help="Instead of base_dir in FILE.")
+@click.option("--once", is_flag=True, help="Count what is in the logs now, then end.")
+@click.option("--check", is_flag=True, help="Only check the configuration.")
+def as_logger(config_file: Path, base_dir: Path | None, once: bool, check: bool) -> None:
+    """Count the events of logs by source address, interval by interval.
+
+    It is an ordinary named subscriber of each log in FILE. SIGTERM ends it: what was counted is written first. However
+    it ends, no event is lost and none is counted twice.
+
+    \b
+    Examples:
+      as_logger -c cidr.toml
+      as_logger -c cidr.toml --once
+    """
+    from cidr.config import load
+    from cidr.logger import Logger
+
+    config = load(config_file).as_logger
+    if base_dir is not None:
+        config = msgspec.structs.replace(config, base_dir=str(base_dir))
+    if check:
+        say(f"{config_file} is right: {counted(len(config.targets()), 'log')}, {counted(len(config.extract), 'rule')}")
+        return
+    stop = threading.Event()
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: stop.set())
+    with Logger(config, stop=stop) as logger:
+        logger.drain() if once else logger.run()
+        seen = logger.seen
+    say(f"{counted(seen.records, 'record')} read, {counted(seen.events, 'event')} counted")
+    for number, what in (
+        (seen.not_an_address, "without an address in its place"),
+        (seen.not_an_amount, "without a whole number in its place"),
+        (seen.not_a_time, "with a time that is none, counted when they were logged"),
+        (seen.lost, "lost in gaps of the log"),
+    ):
+        if number:
+            warn(f"{counted(number, 'record')} {what}")
+
+
+@click.group("as_logger", cls=Commands, context_settings=CONTEXT)
+def _program() -> None:
+    """Only for its way to end."""
+
+
+def main() -> None:
+    """Entry point of `as_logger`."""
+    import sys
+
+    _program.add_command(as_logger)
+    sys.argv[1:1] = ["as-logger"]
+    errors.run(_program.main, "as_logger")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""`cidr maintain`: condense and delete, by series, or say what would be."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from cidr.cli.options import base_dir_option
+from cidr.config import Maintain, load
+from cidr.oldconf import read_old_conf
+from jlogd.cli.output import print_json, say, show, table
+from jlogd.cli.params import json_option
+from jlogd.cli.units import counted, format_size
+
+
+@click.command("maintain")
+@base_dir_option
+@click.option(
+    "-c",
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="cidr.toml, or a cidr_maintain.conf of old. Without one the defaults hold.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be merged and deleted; nothing is changed.")
+@json_option
+@click.pass_context
+def maintain(ctx: click.Context, base_dir: Path, config_file: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Condense minutes to hours, hours to days, days to months, and delete what is old enough.
+
+    How long each tier is kept is said in [cidr.maintain], for all series or for some. Counts are not lost by
+    condensing, only their minutes are. It may be stopped at any time and run again; loggers and servers need not be
+    stopped.
+
+    \b
+    Examples:
+      cidr maintain --base-dir var/aslogger --dry-run
+      cidr maintain -c /etc/jlogd/cidr.toml
+      cidr maintain -c /opt/msys/ecelerity/etc/cidr_maintain.conf
+    """
+    from cidr.maintain import Action, Maintainer
+
+    policy, only, base = _policy(ctx, config_file, base_dir)
+    with Maintainer(base, policy, dry_run=dry_run, only=only) as maintainer, _bar() as progress:
+        summary = maintainer.run(progress)
+    if as_json:
+        print_json(msgspec.to_builtins(list(summary.actions), str_keys=True))
+        return
+    groups: dict[tuple[str, str, str], list[Action]] = defaultdict(list)
+    for action in summary.actions:
+        groups[action.series, action.what, action.tier].append(action)
+    if not groups:
+        say("nothing to do")
+        return
+    rows = [
+        (series, what, tier, str(len(some)), format_size(sum(a.bytes for a in some)))
+        for (series, what, tier), some in groups.items()
+    ]
+    show(table(("series", "", "tier", "segments", "bytes"), rows, left=3))
+    would = "would return" if dry_run else "returned"
+    about = "about " if dry_run else ""
+    say(
+        f"{counted(len(summary.actions), 'step')}; deletions {would} {format_size(summary.freed)}, "
+        f"condensed segments take {about}{format_size(summary.written)}"
+    )
+
+
+def _policy(ctx: click.Context, file: Path | None, base: Path) -> tuple[Maintain, Sequence[str] | None, Path]:
+    """The policy, the series it is for (None: all), and the directory: the one on the command line comes first."""
+    if file is None:
+        return Maintain(), None, base
+    given = ctx.get_parameter_source("base_dir") is click.core.ParameterSource.COMMANDLINE or (
+        ctx.find_root().get_parameter_source("base_dir") is click.core.ParameterSource.COMMANDLINE
+    )
+    if file.suffix == ".conf":
+        old = read_old_conf(file)
+        return old.policy, old.only, base if given else old.base_dir
+    config = load(file)
+    return config.cidr.maintain, None, base if given else Path(config.as_logger.base_dir)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal: series done."""
+    import sys
+
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich import progress as bars
+    from rich.console import Console
+
+    with bars.Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("maintain", total=None)
+        yield lambda series, done, total: bar.update(task, description=series, completed=done, total=total)

@@ -1,0 +1,184 @@
+"""`cidr import`, `cidr export` and `cidr rebuild`: counts in and out, and the catalogue from the segments."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from cidr.cli.options import base_dir_option
+from cidr.times import zone_named
+from jlogd.cli.output import say, warn
+from jlogd.cli.params import DURATION
+from jlogd.cli.units import counted
+from jlogd.errors import UsageError
+
+if TYPE_CHECKING:
+    from cidr.transfer import Format, Moved
+    from cidr.types import Span
+
+_KINDS = {".csv": "csv", ".parquet": "parquet", ".pq": "parquet", ".txt": "silk", ".silk": "silk"}
+_FORMATS = click.Choice(["csv", "parquet", "silk"])
+
+
+@click.command("import", no_args_is_help=True)
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@base_dir_option
+@click.option("--format", "kind", type=_FORMATS, help="What FILE is; otherwise its ending says it.")
+@click.option(
+    "--interval", type=DURATION, default="60s", show_default=True, metavar="TIME", help="How long each interval is."
+)
+@click.option("--series", default="", metavar="NAME", help="The series, for SiLK's text, which names none.")
+@click.option("--end", default="", metavar="TIME", help="The end of the interval (ISO 8601), for SiLK's text.")
+@click.option("--zone", default="", metavar="NAME", help="Zone of times that name none, and of a new store's days.")
+@click.option("--again", is_flag=True, help="Add the counts of a file that was imported before once more.")
+def import_(
+    file: Path, base_dir: Path, kind: str | None, interval: float, series: str, end: str, zone: str, again: bool
+) -> None:
+    """Add the counts in FILE to a store, making the store if need be: all of them, or none.
+
+    CSV has the columns series,end,address,count, and Parquet the same; `end` is the end of an interval in ISO 8601.
+    SiLK's text is address|count, as rwbagcat prints it. A file is not imported twice by mistake, and not into intervals
+    that a logger has counted.
+
+    \b
+    Examples:
+      cidr import history.csv --base-dir var/aslogger --interval 1h
+      rwbagcat spam.bag > spam.txt; cidr import spam.txt --series spam --end 2024-05-01T00:00:00Z --interval 1d
+    """
+    from cidr.transfer import import_file
+
+    moved = import_file(
+        file,
+        base_dir,
+        kind=_kind(kind, file),
+        interval=int(interval),
+        series=series,
+        end=_seconds(end, zone) if end else 0,
+        zone=zone,
+        again=again,
+    )
+    say(f"{counted(moved.rows, 'row')} in {counted(moved.intervals, 'interval')} imported")
+
+
+@click.command("export")
+@base_dir_option
+@click.option("--series", "names", multiple=True, metavar="NAME", help="This series, and no other; repeatable.")
+@click.option("--since", default="", metavar="TIME", help="From this time on (ISO 8601).")
+@click.option("--until", default="", metavar="TIME", help="Up to this time.")
+@click.option("--format", "kind", type=_FORMATS, help="Otherwise the ending of the output says it; csv.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Otherwise standard output.")
+def export(
+    base_dir: Path, names: tuple[str, ...], since: str, until: str, kind: str | None, output: Path | None
+) -> None:
+    """Write counts as CSV, as Parquet, or as SiLK's text: a row for each address and interval.
+
+    Where minutes were condensed, the intervals are the hours, days or months that they are in now.
+
+    \b
+    Examples:
+      cidr export --base-dir var/aslogger --series spam --since 2024-05-01 -o may.csv
+      cidr export --series spam --format silk | rwbagbuild --bag-input=stdin --output-path=spam.bag
+    """
+    from cidr.transfer import export_file
+
+    chosen = _kind(kind, output) if kind or output else "csv"
+    span = _span(base_dir, since, until)
+    if output is None:
+        if chosen == "parquet" and sys.stdout.isatty():
+            raise UsageError("Parquet is nothing for a terminal; give -o FILE")
+        moved = export_file(sys.stdout.buffer, base_dir, kind=chosen, series=list(names), span=span)
+    else:
+        moved = _to_file(output, base_dir, chosen, list(names), span)
+    warn(f"{counted(moved.rows, 'row')} of {counted(moved.intervals, 'interval')} exported")
+
+
+def _to_file(output: Path, base: Path, kind: Format, names: list[str], span: Span | None) -> Moved:
+    """Whole or not at all: a file that is half there would be taken for all of it."""
+    from cidr.transfer import export_file
+
+    part = output.with_name(f".{output.name}.part")
+    try:
+        file: BinaryIO
+        with part.open("wb") as file:
+            moved = export_file(file, base, kind=kind, series=names, span=span)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    return moved
+
+
+@click.command("rebuild")
+@base_dir_option
+@click.option("--dry-run", is_flag=True, help="Only say what the segments amount to.")
+def rebuild(base_dir: Path, dry_run: bool) -> int:
+    """Make the catalogue again from the segments alone.
+
+    Stop as_logger first. Segments that cannot be read are named and left where they are, and the exit code is 1. What a
+    logger was writing when it was stopped, and did not finish, is removed: it is read again from the log.
+
+    \b
+    Examples:
+      cidr rebuild --base-dir var/aslogger --dry-run
+      cidr rebuild --base-dir var/aslogger
+    """
+    from cidr.catalogue import Catalogue
+    from cidr.files import Files
+    from cidr.survey import survey
+
+    found = survey(base_dir)
+    for path, reason in found.damaged:
+        warn(f"damaged: {path}: {reason}")
+    if not dry_run:
+        catalogue = Catalogue.create(base_dir)
+        try:
+            catalogue.reset(found.segments, found.origins, found.positions)
+            if found.zone:
+                catalogue.put_setting("zone", found.zone)
+        finally:
+            catalogue.close()
+        for path in found.torn:
+            Files().unlink(base_dir / path)
+    series = len({segment.series for segment in found.segments})
+    verb = "would be in" if dry_run else "are in"
+    say(
+        f"{counted(len(found.segments), 'segment')} of {series} series {verb} the catalogue; "
+        f"{len(found.torn)} unfinished, {len(found.damaged)} damaged"
+    )
+    return 1 if found.damaged else 0
+
+
+def _kind(kind: str | None, path: Path | None) -> Format:
+    found = kind or _KINDS.get(path.suffix.lower() if path else "")
+    if found is None:
+        raise UsageError(f"the ending of {path} says no format; give --format csv, parquet or silk")
+    return found  # type: ignore[return-value]
+
+
+def _seconds(text: str, zone: str) -> int:
+    from datetime import datetime
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text} is no time in ISO 8601, such as 2024-05-01T12:00:00Z or 2024-05-01") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=zone_named(zone or "UTC"))).timestamp())
+
+
+def _span(base: Path, since: str, until: str) -> Span | None:
+    """The time asked for; a time without a zone is in the store's."""
+    if not since and not until:
+        return None
+    from cidr.store import Store
+    from cidr.types import Span
+
+    store = Store(base)
+    zone = str(store.zone)
+    store.close()
+    end = _seconds(until, zone) if until else 1 << 40
+    span = Span(_seconds(since, zone) if since else 0, end)
+    if span.seconds <= 0:
+        raise UsageError(f"--until {until} is not after --since {since}")
+    return span

@@ -1,0 +1,134 @@
+"""Writing what a logger counted: segments first, then one transaction of the catalogue.
+
+    1. each segment of the commit: temporary name, sync, rename
+    2. the directories they are in are synced
+    3. the catalogue: rows of the segments, the commit's number, what had been read of each log    <- it counts from
+       here
+    4. the subscribers of the logs are moved (a hint: what may be pruned)
+
+A process that stops before 3 leaves segments of a commit that is in no catalogue. They say themselves which files
+belong together and what had been read: if all are there, the next start takes them over; if not, it removes them, and
+reads the logs again from where the catalogue says. Nothing is lost, nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cidr.catalogue import Catalogue, segment_of
+from cidr.columns import Counts
+from cidr.errors import CatalogueBroken
+from cidr.files import Files
+from cidr.names import SUFFIX, segment_files, segment_path
+from cidr.segment import Header, Kind, LogPosition, encode, read_header
+from cidr.times import HOUR
+from cidr.types import Family, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Counts of one series and family for one interval. `covered` is empty for what comes before or after it closes."""
+
+    series: str
+    family: Family
+    start: int
+    end: int
+    kind: Kind
+    covered: tuple[tuple[int, int], ...]
+    counts: Counts
+
+
+def tier_of(seconds: int) -> Tier:
+    """The tier of an interval by its length: a minute is anything shorter than an hour."""
+    return "minute" if seconds < HOUR else "hour" if seconds < 23 * HOUR else "day" if seconds < 27 * 86400 else "month"
+
+
+class Commits:
+    """The commits of one origin. One at a time."""
+
+    def __init__(self, base: Path, catalogue: Catalogue, origin: str, zone: str, files: Files | None = None) -> None:
+        """Claims the origin, and finishes or removes what its last process left. Raises CatalogueBroken."""
+        self._base = base
+        self._catalogue = catalogue
+        self._files = files or Files()
+        self._zone = zone
+        self.origin = origin
+        self.epoch = catalogue.claim(origin)
+        self._number = catalogue.origin(origin)[1]
+        self._recover()
+
+    def positions(self) -> dict[str, int]:
+        """Per log, the next sequence number to be read."""
+        return self._catalogue.positions(self.origin)
+
+    def write(self, pieces: Sequence[Piece], positions: Mapping[str, int]) -> None:
+        """Commit the pieces, and that the logs were read up to `positions`. Raises LoggerFenced, OSError."""
+        number = self._number + 1
+        paths = [self._path(piece, number) for piece in pieces]
+        assert len(set(paths)) == len(paths), "two pieces of one commit have the same name"
+        segments = []
+        for path, piece in zip(paths, pieces, strict=True):
+            header, data = encode(self._header(piece, number, paths, positions), piece.counts)
+            self._files.write(self._base / path, data)
+            segments.append(segment_of(path, header, len(data)))
+        for directory in sorted({(self._base / path).parent for path in paths}):
+            self._files.sync_directory(directory)
+        self._files.step("before the catalogue", self._base)
+        self._catalogue.commit(self.origin, self.epoch, number, segments, positions)
+        self._files.step("after the catalogue", self._base)
+        self._number = number
+
+    def _path(self, piece: Piece, number: int) -> str:
+        tier = tier_of(piece.end - piece.start)
+        # End and kind make a piece unique in its commit: one closes an interval, one is beside it.
+        name = segment_path(piece.series, piece.family, tier, piece.end, self.origin, self.epoch, number)
+        return name if piece.kind != "late" else name.removesuffix(SUFFIX) + "-late" + SUFFIX
+
+    def _header(self, piece: Piece, number: int, paths: list[str], positions: Mapping[str, int]) -> Header:
+        return Header(
+            series=piece.series,
+            family=piece.family,
+            tier=tier_of(piece.end - piece.start),
+            start=piece.start,
+            end=piece.end,
+            zone=self._zone,
+            origin=self.origin,
+            epoch=self.epoch,
+            commit=number,
+            kind=piece.kind,
+            covered=list(piece.covered),
+            siblings=paths,
+            positions=[LogPosition(log, following) for log, following in sorted(positions.items())],
+        )
+
+    def _recover(self) -> None:
+        """Finish the commit that was under way when the last process stopped, or remove its files."""
+        newer = [path for path in segment_files(self._base) if self._number_in(path) > self._number]
+        if not newer:
+            return
+        if any(self._number_in(path) > self._number + 1 for path in newer):
+            raise CatalogueBroken(
+                f"{self._base} holds commits of {self.origin} that the catalogue has not heard of: it is older than the"
+                " segments; make it again with `cidr rebuild`"
+            )
+        headers = {path: read_header(self._base / path) for path in newer}
+        epoch = max(header.epoch for header in headers.values())
+        wanted = {path: header for path, header in headers.items() if header.epoch == epoch}
+        siblings = next(iter(wanted.values())).siblings
+        if set(siblings) <= set(wanted):
+            segments = [segment_of(p, h, (self._base / p).stat().st_size) for p, h in wanted.items()]
+            positions = {position.log: position.next for position in next(iter(wanted.values())).positions}
+            self._catalogue.commit(self.origin, self.epoch, self._number + 1, segments, positions)
+            self._number += 1
+            newer = [path for path in newer if path not in wanted]
+        for path in newer:
+            self._files.unlink(self._base / path)
+
+    def _number_in(self, path: str) -> int:
+        """The commit number in a file name of this origin; -1 for files of others."""
+        name = path.removesuffix(SUFFIX).removesuffix("-late").rpartition(".")[2]
+        origin, _, rest = name.partition("-")
+        _, _, number = rest.partition("-")
+        return int(number) if origin == self.origin and number.isdigit() else -1

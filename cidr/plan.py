@@ -1,0 +1,133 @@
+"""What a query needs to read: the segments of each series and family for its span, and how much of it they cover.
+
+Plans are remembered until the store changes: planning a year of hours takes milliseconds, an answer from the cache
+microseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from cidr.spans import NONE, Spans, both, of, union, without
+from cidr.store import Store
+from cidr.timeline import Selection
+from cidr.types import Coverage, Family, PlannedSegments, Span, Tier
+
+MISSING_MAX = 100
+PLANS_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The plan of a span: per series and family its segments."""
+
+    span: Span
+    selections: dict[tuple[str, Family], Selection]
+    coverage: Coverage
+    digest: str
+    segments: int
+    rows: int
+
+    def of(self, series: str, family: Family) -> Selection:
+        """The segments of one of them."""
+        return self.selections[series, family]
+
+
+class Planner:
+    """Makes plans and remembers them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._plans: OrderedDict[Hashable, Reading] = OrderedDict()
+        self._generation = -1
+
+    def reading(self, series: Sequence[str], span: Span | None, coarsest: Tier = "month") -> Reading:
+        """The plan for these series. Raises UnknownSeries."""
+        key = (*series, span, coarsest)
+        with self._lock:
+            if self._generation != self._store.generation:
+                self._generation = self._store.generation
+                self._plans.clear()
+            found = self._plans.get(key)
+            if found is not None:
+                self._plans.move_to_end(key)
+                return found
+        made = self._make(series, span, coarsest)
+        with self._lock:
+            self._plans[key] = made
+            while len(self._plans) > PLANS_MAX:
+                self._plans.popitem(last=False)
+        return made
+
+    def _make(self, series: Sequence[str], span: Span | None, coarsest: Tier) -> Reading:
+        for name in series:
+            self._store.check(name)
+        span = span or self._reach(series)
+        selections = {
+            (name, family): self._store.timeline(name, family).select(span, coarsest)
+            for name in series
+            for family in Family
+        }
+        return reading_of(span, selections, _coverage(series, span, selections))
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The store's zone."""
+        return self._store.zone
+
+    def _reach(self, series: Sequence[str]) -> Span:
+        """From the first interval of any of the series to the last."""
+        timelines = [self._store.timeline(name, family) for name in series for family in Family]
+        found = [reach for reach in (timeline.reach() for timeline in timelines) if reach is not None]
+        return Span(min(r.start for r in found), max(r.end for r in found)) if found else Span(0, 0)
+
+
+def _coverage(series: Sequence[str], span: Span, selections: dict[tuple[str, Family], Selection]) -> Coverage:
+    """A second is covered when every series was counted in it, in whatever family."""
+    whole = of((span.start, span.end))
+    covered, cut = whole, NONE
+    for name in series:
+        families = [selections[name, family] for family in Family]
+        counted = union(families[0].covered, families[1].covered)
+        covered = both(covered, counted)
+        cut = union(cut, without(union(families[0].cut, families[1].cut), counted))
+    missing = without(whole, covered)
+    cut = both(cut, missing)
+    return Coverage(span, covered.seconds, _some(without(missing, cut)), _some(cut))
+
+
+def reading_of(span: Span, selections: dict[tuple[str, Family], Selection], coverage: Coverage) -> Reading:
+    """A plan, with what is told of it in every answer."""
+    segments = sum(len(found.segments) for found in selections.values())
+    rows = sum(found.rows for found in selections.values())
+    return Reading(span, selections, coverage, _digest(selections), segments, rows)
+
+
+def _digest(selections: dict[tuple[str, Family], Selection]) -> str:
+    text = " ".join(f"{name} {family} {found.digest}" for (name, family), found in selections.items())
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _some(found: Spans) -> tuple[Span, ...]:
+    return found.listed(MISSING_MAX)
+
+
+def planned(reading: Reading, families: Sequence[Family], cached: set[str]) -> tuple[PlannedSegments, ...]:
+    """The plan by tier, for `explain`. `cached` are the paths in the cache."""
+    parts = []
+    for (series, family), selection in reading.selections.items():
+        if family not in families:
+            continue
+        for tier in ("month", "day", "hour", "minute"):
+            some = [s for s in selection.segments if s.tier == tier]
+            if some:
+                kept = sum(s.path in cached for s in some)
+                rows, size = sum(s.rows for s in some), sum(s.bytes for s in some)
+                parts.append(PlannedSegments(series, family, tier, len(some), rows, size, kept))
+    return tuple(parts)

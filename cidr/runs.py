@@ -1,0 +1,159 @@
+"""From the segments of a plan to one column of counts, by way of the cache.
+
+The segments of a span are added up in two steps: those of one calendar stretch (the minutes of an hour, the hours of a
+day, the days of a month) to one run, and these to the run of the span. Both are kept, so that the next query finds its
+answer ready, and one for another span finds its middle ready. What was read only to be added up is not kept: it would
+push out what is.
+
+A query that asks for nothing finer than /24 has its segments rolled up before they are added: that is less to sort.
+`grain` says how fine the addresses of a run are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+
+from cidr.cache import Cache, Label, Run
+from cidr.columns import Counts, empty, merge, roll_up
+from cidr.segment import read
+from cidr.timeline import Segment, Selection
+from cidr.types import Block, Family
+
+# Prefix lengths runs are kept at: few, so that the queries of a drill-down share them.
+GRAINS = {Family.V4: (16, 24, 32), Family.V6: (32, 48, 64, 128)}
+# A block this narrow is read from where it lies the first time, instead of all of every segment.
+NARROW_BITS = {Family.V4: 8, Family.V6: 20}
+# Below this, everything is read and kept at once: it takes less than a blink.
+SLICE_ROWS = 1 << 20
+
+
+@dataclass(slots=True)
+class Tally:
+    """What building runs took, for the answer's `Work`."""
+
+    read: int = 0
+    bytes: int = 0
+
+    def note(self, segments: Sequence[Segment]) -> None:
+        """Segments that are read from disk."""
+        self.read += len(segments)
+        self.bytes += sum(segment.bytes for segment in segments)
+
+
+class Runs:
+    """Builds runs, keeps them. Safe for threads."""
+
+    def __init__(self, base: Path, cache: Cache, threads: int) -> None:
+        self._base = base
+        self.cache = cache
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cidr")
+        self._asked_once: set[Hashable] = set()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """End its threads."""
+        self._pool.shutdown()
+
+    def run(self, selection: Selection, family: Family, bits: int, blocks: Sequence[Block], tally: Tally) -> Run:
+        """The counts of a plan, at least as fine as `bits`; those outside `blocks` may be left out."""
+        grain = min(grain for grain in GRAINS[family] if grain >= bits)
+        segments = selection.segments
+        if len(segments) <= 1:
+            return self._single(segments[0], tally) if segments else Run(empty(family), _label(segments))
+        key = selection.digest, grain
+        finest = selection.digest, family.width
+        found = self.cache.get(finest if finest in self.cache else key)
+        if found is not None:
+            return found
+        if self._first_time(key, selection, family, blocks):
+            return Run(merge(self._read_all(segments, tally, blocks)), _label(segments), sliced=True)
+        run = Run(merge(self._stretches(segments, grain, tally)), _label(segments))
+        self.cache.put(key, run)
+        return run
+
+    def cached(self, segments: Sequence[Segment]) -> int:
+        """How many of the segments are in the cache by themselves."""
+        return sum(segment.path in self.cache for segment in segments)
+
+    def _first_time(self, key: Hashable, selection: Selection, family: Family, blocks: Sequence[Block]) -> bool:
+        """Whether to read only where the blocks lie: they are narrow, the plan is long, and it was not asked for
+        before."""
+        narrow = bool(blocks) and all(block.bits >= NARROW_BITS[family] for block in blocks)
+        if not narrow or selection.rows < SLICE_ROWS:
+            return False
+        with self._lock:
+            if key in self._asked_once:
+                return False
+            if len(self._asked_once) >= 10_000:
+                self._asked_once.clear()
+            self._asked_once.add(key)
+        return True
+
+    def _single(self, segment: Segment, tally: Tally) -> Run:
+        found = self.cache.get(segment.path)
+        if found is None:
+            tally.note([segment])
+            found = Run(read(self._base / segment.path, segment.family), _label([segment]))
+            self.cache.put(segment.path, found)
+        return found
+
+    def _read_all(self, segments: Sequence[Segment], tally: Tally, blocks: Sequence[Block]) -> list[Counts]:
+        tally.note(segments)
+        return list(self._pool.map(lambda s: read(self._base / s.path, s.family, blocks), segments))
+
+    def _stretches(self, segments: Sequence[Segment], grain: int, tally: Tally) -> list[Counts]:
+        """The counts of each calendar stretch of the plan."""
+        parts = [list(stretch) for _, stretch in groupby(segments, _stretch)]
+        if len(parts) == 1 or len(parts) > len(segments) // 2:
+            parts = [list(segments)] if len(segments) <= 64 else parts
+        keys: list[Hashable] = [(tuple(s.path for s in part), grain) for part in parts]
+        found = [self.cache.get(key) if len(part) > 1 else None for key, part in zip(keys, parts, strict=True)]
+        missing = [index for index, run in enumerate(found) if run is None]
+        tally.note([segment for index in missing for segment in parts[index] if segment.path not in self.cache])
+        if len(missing) == 1 and len(parts[missing[0]]) > 1:  # nothing to share out but the segments themselves
+            made = [self._added_together(parts[missing[0]], grain)]
+        else:
+            made = list(self._pool.map(lambda index: self._added(parts[index], grain), missing))
+        for index, counts in zip(missing, made, strict=True):
+            run = found[index] = Run(counts, _label(parts[index]))
+            if 1 < len(parts[index]) < len(segments):
+                self.cache.put(keys[index], run)
+        return [run.counts for run in found if run is not None]
+
+    def _added_together(self, segments: Sequence[Segment], grain: int) -> Counts:
+        return merge(list(self._pool.map(lambda s: self._rolled(s, grain), segments)))
+
+    def _added(self, segments: Sequence[Segment], grain: int) -> Counts:
+        return merge([self._rolled(segment, grain) for segment in segments])
+
+    def _rolled(self, segment: Segment, grain: int) -> Counts:
+        """A segment's counts at a grain, from the cache if it is there by itself."""
+        kept = self.cache.get(segment.path) if segment.path in self.cache else None
+        if kept is not None:
+            return kept.level(grain).counts if grain < segment.family.width else kept.counts
+        return roll_up(read(self._base / segment.path, segment.family), grain)
+
+
+def _label(segments: Sequence[Segment]) -> Label:
+    if not segments:
+        return Label("", "", 0, 0, 0)
+    start, end = min(s.start for s in segments), max(s.end for s in segments)
+    path = segments[0].path if len(segments) == 1 else ""
+    return Label(path, segments[0].series, start, end, len(segments))
+
+
+def _stretch(segment: Segment) -> tuple[str, int]:
+    """The calendar stretch a segment is added up with. In UTC, whatever the zone: it decides what is kept, not what is
+    counted."""
+    if segment.tier == "minute":
+        return "hour", segment.start // 3600
+    if segment.tier == "hour":
+        return "day", segment.start // 86400
+    moment = datetime.fromtimestamp(segment.start + 43200, UTC)  # a day east of Greenwich begins on the day before
+    return ("month", moment.year * 12 + moment.month) if segment.tier == "day" else ("year", moment.year)

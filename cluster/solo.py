@@ -1,0 +1,232 @@
+"""The store of a single machine: one SQLite file that the daemon and the commands share.
+
+    key      key, value, create_revision, mod_revision, version      what is now
+    change   revision, key, value or NULL, create_revision, version  the last CHANGES_MAX changes, for watches
+    fact     revision, compacted
+
+Its place is a directory that a reboot may empty: nothing in it is worth more than the processes that wrote it. A
+transaction is one of SQLite's (BEGIN IMMEDIATE); a watch looks for new changes every POLL_SECONDS. What a power cut
+leaves may be older than what was answered (synchronous = OFF): after one nobody is left who could disagree.
+
+One thread at a time per store; `close` from any.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.errors import Compacted, DeadlinePassed, StoreUnavailable, WatchEnded
+from cluster.types import (
+    Compare,
+    Delete,
+    Event,
+    Get,
+    KeyValue,
+    Operation,
+    Put,
+    Snapshot,
+    StoreStatus,
+    Txn,
+    TxnResult,
+    WatchBatch,
+    check_txn,
+)
+
+# Enough for a watch that was away for some minutes; more only makes the file larger.
+CHANGES_MAX = 20_000
+# How soon a watch sees a change; and it costs a single small read each time.
+POLL_SECONDS = 0.02
+_TARGETS = {"create": "create_revision", "mod": "mod_revision", "version": "version"}
+_TABLES = """
+CREATE TABLE IF NOT EXISTS key (key TEXT PRIMARY KEY, value BLOB NOT NULL, create_revision INTEGER NOT NULL,
+                                mod_revision INTEGER NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS change (revision INTEGER NOT NULL, key TEXT NOT NULL, value BLOB,
+                                   create_revision INTEGER NOT NULL, version INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS change_revision ON change (revision);
+CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO fact VALUES ('revision', 1), ('compacted', 0);
+"""
+
+
+class SoloStore:
+    """A `Store` in a file of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or makes the file. Raises `StoreUnavailable`."""
+        self.path = path
+        self._watches: list[SoloWatch] = []
+        self._closed = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            self._base = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
+            self._base.execute("PRAGMA synchronous = OFF")
+            with _waiting(self._base, 5.0):
+                self._base.execute("PRAGMA journal_mode = WAL")
+                self._base.executescript(_TABLES)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnavailable(f"{path}: cannot be used: {error}; name another file with vip.solo_file") from None
+
+    def read(self, prefix: str, *, within: float) -> Snapshot:
+        with self._transaction("BEGIN", within):
+            return Snapshot(self._fact("revision"), tuple(self._matching(Get(prefix, prefix=True))))
+
+    def commit(self, txn: Txn, *, within: float) -> TxnResult:
+        check_txn(txn)
+        with self._transaction("BEGIN IMMEDIATE", within):
+            succeeded = all(self._holds(compare) for compare in txn.compares)
+            return self._run(txn.success if succeeded else txn.failure, succeeded)
+
+    def watch(self, prefix: str, start_revision: int, *, idle: float, within: float) -> SoloWatch:
+        self.since(prefix, start_revision, within)
+        watch = SoloWatch(self, prefix, start_revision, idle)
+        self._watches.append(watch)
+        return watch
+
+    def since(self, prefix: str, start_revision: int, within: float) -> list[Event]:
+        """The changes under `prefix` from `start_revision` on. Raises `Compacted`."""
+        with self._transaction("BEGIN", within):
+            compacted = self._fact("compacted")
+            if start_revision <= compacted:
+                raise Compacted(f"revision {start_revision} is forgotten; the oldest known is {compacted + 1}")
+            rows = self._base.execute(
+                "SELECT revision, key, value, create_revision, version FROM change WHERE revision >= ? ORDER BY rowid",
+                (start_revision,),
+            )
+            return [_event(*row) for row in rows if row[1].startswith(prefix)]
+
+    def status(self, *, within: float) -> StoreStatus:
+        return StoreStatus("solo", sqlite3.sqlite_version, "", str(self.path))
+
+    def close(self) -> None:
+        self._closed = True
+        for watch in self._watches:
+            watch.close()
+
+    @contextmanager
+    def _transaction(self, begin: str, within: float) -> Iterator[None]:
+        if self._closed:
+            raise StoreUnavailable("the connection to the store was closed")
+        try:
+            with _waiting(self._base, within):
+                self._base.execute(begin)
+                try:
+                    yield
+                    self._base.execute("COMMIT")
+                except BaseException:
+                    self._base.execute("ROLLBACK")
+                    raise
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise DeadlinePassed(f"{self.path}: locked by another process for {within:g} s") from None
+            raise StoreUnavailable(f"{self.path}: {error}") from None
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"{self.path}: {error}; remove it when no vip runs") from None
+
+    def _fact(self, name: str) -> int:
+        return int(self._base.execute("SELECT number FROM fact WHERE name = ?", (name,)).fetchone()[0])
+
+    def _holds(self, compare: Compare) -> bool:
+        found = self._matching(Get(compare.key))
+        if compare.target == "value":
+            return bool(found) and found[0].value == compare.value
+        return (getattr(found[0], _TARGETS[compare.target]) if found else 0) == compare.number
+
+    def _run(self, operations: tuple[Operation, ...], succeeded: bool) -> TxnResult:
+        revision = self._fact("revision")
+        found: list[tuple[KeyValue, ...]] = []
+        changed = False
+        for operation in operations:
+            if isinstance(operation, Get):
+                found.append(tuple(self._matching(operation)))
+            elif isinstance(operation, Put):
+                self._put(operation, revision + 1)
+                changed = True
+            else:
+                changed |= self._delete(operation, revision + 1)
+        if changed:
+            revision += 1
+            self._base.execute("UPDATE fact SET number = ? WHERE name = 'revision'", (revision,))
+            self._forget(revision)
+        return TxnResult(succeeded, revision, tuple(found))
+
+    def _matching(self, operation: Get | Delete) -> list[KeyValue]:
+        query = "SELECT key, value, create_revision, mod_revision, version FROM key "
+        if not operation.prefix:
+            rows = self._base.execute(query + "WHERE key = ?", (operation.key,)).fetchall()
+        else:
+            # A plain comparison of the beginning: keys may hold what LIKE and GLOB take for patterns.
+            bounds = (len(operation.key), operation.key)
+            rows = self._base.execute(query + "WHERE substr(key, 1, ?) = ? ORDER BY key", bounds).fetchall()
+        return [KeyValue(*row) for row in rows]
+
+    def _put(self, operation: Put, revision: int) -> None:
+        before = self._matching(Get(operation.key))
+        create, version = (before[0].create_revision, before[0].version + 1) if before else (revision, 1)
+        row = (operation.key, operation.value, create, revision, version)
+        self._base.execute("REPLACE INTO key VALUES (?, ?, ?, ?, ?)", row)
+        change = (revision, operation.key, operation.value, create, version)
+        self._base.execute("INSERT INTO change VALUES (?, ?, ?, ?, ?)", change)
+
+    def _delete(self, operation: Delete, revision: int) -> bool:
+        gone = self._matching(operation)
+        for item in gone:
+            self._base.execute("DELETE FROM key WHERE key = ?", (item.key,))
+            self._base.execute("INSERT INTO change VALUES (?, ?, NULL, 0, 0)", (revision, item.key))
+        return bool(gone)
+
+    def _forget(self, revision: int) -> None:
+        """Drop old changes, now and then."""
+        if revision % 1000:
+            return
+        row = self._base.execute(
+            "SELECT revision FROM change ORDER BY rowid DESC LIMIT 1 OFFSET ?", (CHANGES_MAX,)
+        ).fetchone()
+        if row is not None:
+            self._base.execute("DELETE FROM change WHERE revision <= ?", row)
+            self._base.execute("UPDATE fact SET number = ? WHERE name = 'compacted'", row)
+
+
+class SoloWatch:
+    """Changes of a `SoloStore`, looked for every POLL_SECONDS on a connection of its own."""
+
+    def __init__(self, store: SoloStore, prefix: str, start_revision: int, idle: float) -> None:
+        self._store = SoloStore(store.path)
+        self._prefix = prefix
+        self._next = start_revision
+        self._idle = idle
+        self._ended = threading.Event()
+
+    def next(self) -> WatchBatch:
+        limit = time.monotonic() + self._idle
+        while not self._ended.is_set():
+            try:
+                events = self._store.since(self._prefix, self._next, POLL_SECONDS)
+            except DeadlinePassed:
+                events = []
+            if events:
+                self._next = events[-1].revision + 1
+                return WatchBatch(events[-1].revision, tuple(events))
+            if time.monotonic() > limit:
+                raise WatchEnded(f"nothing came for {self._idle:g} s")
+            self._ended.wait(POLL_SECONDS)
+        raise WatchEnded("the watch was closed")
+
+    def close(self) -> None:
+        self._ended.set()
+
+
+def _event(revision: int, key: str, value: bytes | None, create_revision: int, version: int) -> Event:
+    item = None if value is None else KeyValue(key, bytes(value), create_revision, revision, version)
+    return Event(key, revision, item)
+
+
+@contextmanager
+def _waiting(base: sqlite3.Connection, within: float) -> Iterator[None]:
+    """How long this connection waits for a lock of another process."""
+    base.execute(f"PRAGMA busy_timeout = {max(int(within * 1000), 1)}")
+    yield

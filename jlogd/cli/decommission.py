@@ -1,0 +1,216 @@
+"""`jlogctl manager decommission` and `jlogctl node drain`: a manager or a node goes, and no record with it.
+
+Both look at the nodes themselves, may be interrupted at any moment, and go on where they were when they are run again.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jlogd.cli import units
+from jlogd.cli.errors import DONE, NOT_FOUND
+from jlogd.cli.hints import Hinting
+from jlogd.cli.manager import ask_manager, config_option, manager, manager_config, url_of
+from jlogd.cli.output import say, warn
+from jlogd.errors import RemoteError, UsageError
+
+if TYPE_CHECKING:
+    from jlogd.daemon.config import Config
+    from jlogd.manager.census import NodeCensus
+    from jlogd.manager.config import ManagedNode
+
+LOOK_SECONDS = 1.0
+# How long a running manager has to let its subscribers go.
+LET_GO_SECONDS = 30.0
+
+
+@manager.command("decommission", no_args_is_help=True)
+@click.argument("name", metavar="NAME")
+@click.option("--drain", is_flag=True, help="First pull everything the nodes hold for it; needs the manager running.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_option
+def decommission(name: str, drain: bool, yes: bool, config: Path | None) -> int:
+    """Remove a manager's subscribers from every log of every node, so that nothing is kept for it any more.
+
+    NAME is that of the manager, or of a subscriber of its rules. A running manager of that name on this machine lets
+    them go by itself, with --drain once it has pulled everything; for one that is gone, run this where a configuration
+    lists the nodes. It may be interrupted, and goes on when it is run again. Exit code 1: some nodes could not be
+    reached; run it again when they are back.
+
+    \b
+    Examples:
+      jlogctl manager decommission mgr1 --drain
+      jlogctl manager decommission mgr-that-burnt --yes --config /etc/jlogd/jlogd.toml
+    """
+    found = manager_config(config)
+    names = _subscribers(found, name)
+    running = name == found.manager_name and _is_running(found)
+    if drain and not running:
+        raise UsageError(
+            f"manager {name} does not run here, so it cannot drain; run this on its machine, or leave out --drain"
+        )
+    if not yes:
+        _confirm(found, name, names, drain)
+    if running:
+        _let_go(found, name, drain)
+    return _remove(found, names)
+
+
+@click.group("node", cls=Hinting, no_args_is_help=True)
+def node() -> None:
+    """Look after a node from a manager's machine.
+
+    \b
+    Examples:
+      jlogctl node drain east1
+    """
+
+
+@node.command("drain", no_args_is_help=True)
+@click.argument("name", metavar="NODE")
+@click.option("--once", is_flag=True, help="Look once: exit code 1 when something is left.")
+@config_option
+def drain_node(name: str, once: bool, config: Path | None) -> int:
+    """Wait until everything a node holds has been pulled, and say when it is safe to remove it.
+
+    Stop what feeds the node first: as long as it takes records in, it is not drained. Every subscriber of every log
+    must have passed everything; one that nobody consumes is named. NODE is one of the configuration. It only looks, so
+    it may be interrupted and run again.
+
+    \b
+    Examples:
+      jlogctl node drain east1
+      jlogctl node drain east1 --once
+    """
+    from jlogd.manager.census import look
+
+    found = manager_config(config)
+    node_ = next((one for one in found.manager.node if one.name == name), None)
+    if node_ is None:
+        there = ", ".join(one.name for one in found.manager.node)
+        raise UsageError(f"there is no node {name} in the configuration; there are: {there}")
+    before: dict[str, int] = {}
+    said: list[str] = []
+    while True:
+        census = look(found.manager, node_)
+        if census.error:
+            raise RemoteError(f"node {name} cannot be asked: {census.error}")
+        left = _left(census, before)
+        if not left and (before or once):
+            lone = [stat.name for stat in census.logs if not stat.subscribers and stat.next > stat.first]
+            for log in lone:
+                warn(f"warning: nobody subscribes to {log}: what it holds goes with the node")
+            say(f"node {name} is drained: every subscriber has everything; it is safe to remove it")
+            return DONE
+        if left != said:
+            said = left
+            for line in left:
+                say(line)
+        if once:
+            return NOT_FOUND
+        before = {stat.name: stat.next for stat in census.logs}
+        time.sleep(LOOK_SECONDS)
+
+
+def _left(census: NodeCensus, before: dict[str, int]) -> list[str]:
+    """What is not pulled yet, in words; `before` is where the logs ended at the last look."""
+    found = []
+    for stat in census.logs:
+        taken = stat.next - before.get(stat.name, stat.next)
+        if taken:
+            found.append(f"{stat.name}: still takes records in, {units.counted(taken, 'record')} since the last look")
+        for one in stat.subscribers:
+            if one.lag_records:
+                nobody = "" if one.holder else ", and nobody consumes it"
+                found.append(f"{stat.name}: {one.name} lags {units.counted(one.lag_records, 'record')}{nobody}")
+    return found
+
+
+def _subscribers(config: Config, name: str) -> list[str]:
+    """The subscribers that go with a manager."""
+    if name != config.manager_name:
+        return [name]
+    return sorted({rule.subscriber or name for rule in config.manager.rules})
+
+
+def _is_running(config: Config) -> bool:
+    from jlogd.errors import LogInUse
+    from jlogd.manager.ledger import LmdbLedger
+
+    if not (config.manager_ledger / "data.mdb").exists():
+        return False
+    try:
+        LmdbLedger(config.manager_ledger).close()
+    except LogInUse:
+        return True
+    return False
+
+
+def _confirm(config: Config, name: str, names: list[str], drain: bool) -> None:
+    from jlogd.manager.census import look
+
+    for node_ in config.manager.node:
+        census = look(config.manager, node_)
+        if census.error:
+            warn(f"{node_.name}: cannot be asked: {census.error}")
+        for one in names:
+            for log, lag in census.held_by(one):
+                left = f"{units.counted(lag, 'record')} not pulled" if lag else "everything pulled"
+                say(f"{node_.name}: {log}: subscriber {one}, {left}")
+    what = "drained and then removed" if drain else "removed, with what they have not pulled"
+    click.confirm(f"The subscribers of {name} are {what}. Go on?", abort=True)
+
+
+def _let_go(config: Config, name: str, drain: bool) -> None:
+    """Have the running manager let its subscribers go, drained if wanted; show how far it is."""
+    from jlogd.manager import orders
+
+    orders.withdraw(config.manager_ledger, orders.Decommission)
+    orders.give(config.manager_ledger, orders.Decommission(name, drain))
+    said = ""
+    deadline = time.monotonic() + LET_GO_SECONDS
+    while True:
+        status = ask_manager(url_of(config))
+        if status.leaving == "let go":
+            return
+        lag = sum(pull.lag_records for pull in status.pulls)
+        away = sum(not one.up for one in status.nodes)
+        line = f"draining: {units.counted(lag, 'record')} left"
+        line += f", {units.counted(away, 'node')} away" if away else ""
+        if drain and line != said:
+            said = line
+            say(line)
+        if not drain and time.monotonic() > deadline:
+            raise RemoteError(
+                f"manager {name} did not let its subscribers go within {LET_GO_SECONDS:g} s; stop it and run this again"
+            )
+        time.sleep(LOOK_SECONDS / 4)
+
+
+def _remove(config: Config, names: list[str]) -> int:
+    from jlogd.manager.census import remove
+
+    left: list[ManagedNode] = []
+    removed = 0
+    for node_ in config.manager.node:
+        for one in names:
+
+            def done(log: str, name: str = one, where: str = node_.name) -> None:
+                nonlocal removed
+                removed += 1
+                say(f"{where}: {log}: removed {name}")
+
+            error = remove(config.manager, node_, one, done)
+            if error:
+                warn(f"{node_.name}: {error}")
+                left.append(node_)
+                break
+    nodes = units.counted(len(config.manager.node) - len(left), "node")
+    say(f"{units.counted(removed, 'subscriber')} removed from {nodes}")
+    if left:
+        warn(f"not done on {', '.join(one.name for one in left)}: run this again when they can be reached")
+    return NOT_FOUND if left else DONE

@@ -1,0 +1,203 @@
+"""A manager: hub, rounds, ledger and outputs put together.
+
+    hub  --parcels-->  rounds  --> outputs, ledger
+     ^------ committed ---'
+
+Start: the ledger is taken (one manager for one ledger), the rounds begin, nodes are connected. Stop: the hub reads no
+more, the rounds write what they have, the nodes are told; so nothing is pulled twice after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jlogd.manager import orders
+from jlogd.manager.config import ManagedNode, ManagerConfig, wanted
+from jlogd.manager.files import FileOptions, FileOutput
+from jlogd.manager.hub import Hub
+from jlogd.manager.ledger import LmdbLedger
+from jlogd.manager.output import Output
+from jlogd.manager.outputs import JournalOutput, StdoutOutput, SyslogOutput
+from jlogd.manager.parcel import Parcel, Source
+from jlogd.manager.rounds import Rounds
+from jlogd.manager.status import STUCK_SECONDS, Leaving, ManagerStatus, is_drained, node_status, problems, pull_status
+from jlogd.manager.store import PosixStore
+from jlogd.manager.template import Template
+from jlogd.wire.keys import read_pair
+from jlogd.wire.shared import note
+
+_log = logging.getLogger("jlogd.manager")
+
+# Files of a round are synced by so many threads: file systems merge what is synced at the same time.
+SYNC_THREADS = 8
+# How often orders are looked for.
+ORDERS_SECONDS = 0.5
+# At the end: time to write what was read.
+STOP_SECONDS = 10.0
+
+
+class Manager:
+    """See the module's text. `start`, `reload` and `stop` belong to one thread."""
+
+    def __init__(self, config: ManagerConfig, name: str, ledger: Path) -> None:
+        """`name` is the manager's, `ledger` the directory of its ledger. Raises `LogInUse`, `UsageError`,
+        `BadKey`, `LedgerFailed`; nothing runs yet."""
+        self.config = config
+        self.name = config.name or name
+        pair = read_pair(config.key) if config.key else None
+        self.ledger = LmdbLedger(ledger)
+        self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="jlogd sync")
+        self.rounds = self._make_rounds()
+        # Those of outputs other than files, which wait for somebody else: each by itself.
+        self._others: dict[str, Rounds] = {}
+        who = f"manager {self.name}, {note()}"
+        self.hub = Hub(lambda source: self.ledger.source(source.key), self._put, config.memory, who, pair)
+        self.stuck_seconds = STUCK_SECONDS
+        self._leaving: Leaving = ""
+        self._leaving_since = 0.0
+        self._stopped = threading.Event()
+        self._clerk = threading.Thread(target=self._carry_out, name="jlogd orders", daemon=True)
+
+    def start(self) -> None:
+        """Begin to pull."""
+        self.rounds.start()
+        self.hub.start()
+        # Looked at before the nodes are: a manager that was decommissioned makes no subscribers anew.
+        for path, order in orders.given(self.ledger.directory):
+            if isinstance(order, orders.Decommission) and order.manager == self.name and not order.drain:
+                self._obey(path, order)
+        if not self._leaving:
+            self._apply()
+        self._clerk.start()
+        _log.info("manager %s pulls from %d nodes into %s", self.name, len(self.config.node), self.config.files)
+
+    def reload(self, config: ManagerConfig) -> None:
+        """Go over to other nodes and rules. What else is in it takes effect at the next start."""
+        self.config = config
+        if not self._leaving:
+            self._apply()
+
+    def stop(self) -> None:
+        """Write what was read, tell the nodes, let go of everything."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        if self._clerk.ident is not None:
+            self._clerk.join()
+        self.hub.pause()
+        for rounds in [self.rounds, *self._others.values()]:
+            rounds.stop(STOP_SECONDS)
+        self.hub.close()
+        self._pool.shutdown()
+        self.ledger.close()
+
+    def status(self) -> ManagerStatus:
+        """How everything is. From any thread."""
+        sessions = list(self.hub.sessions.values())
+        return ManagerStatus(
+            name=self.name,
+            held_bytes=self.hub.held_bytes,
+            counters=self._counters(),
+            nodes=[node_status(session) for session in sessions],
+            pulls=[
+                pull_status(session, pull, self._trouble(pull.source))
+                for session in sessions
+                for pull in list(session.pulls.values())
+            ],
+            problems=self.problems(),
+            leaving=self._leaving,
+        )
+
+    def problems(self) -> list[str]:
+        """What is wrong, in words. From any thread."""
+        if self.hub.failed or any(rounds.failed for rounds in [self.rounds, *list(self._others.values())]):
+            return ["a thread of the manager failed: nothing is pulled until it is started again; its log says why"]
+        return problems(list(self.hub.sessions.values()), self._trouble, self.stuck_seconds)
+
+    def _carry_out(self) -> None:
+        """The thread of the orders."""
+        while not self._stopped.wait(ORDERS_SECONDS):
+            try:
+                for path, order in orders.given(self.ledger.directory):
+                    self._obey(path, order)
+            except Exception:  # the pulls go on whatever becomes of an order
+                _log.exception("in the thread of the orders")
+
+    def _obey(self, path: Path, order: orders.Order) -> None:
+        if isinstance(order, orders.Resume):
+            session = self.hub.sessions.get(order.node)
+            pulls = list(session.pulls.values()) if session is not None else []
+            # One that has not stopped yet, after a restart of this manager, will do so when it looks at the log.
+            if any(pull.phase == "stopped" and pull.source.origin.log == order.log for pull in pulls):
+                self.hub.resume(order.node, order.log, order.at)
+                orders.done(path)
+        elif order.manager == self.name and self._leaving != "let go":
+            self._leave(order.drain)
+
+    def _leave(self, drain: bool) -> None:
+        """Let the subscribers go, once everything the nodes had when this was asked is written, if `drain`."""
+        if not self._leaving:
+            _log.warning("manager %s is decommissioned%s", self.name, ": it drains first" if drain else "")
+            self._leaving, self._leaving_since = "draining", time.monotonic()
+        sessions = list(self.hub.sessions.values())
+        if drain and not all(is_drained(session, self._leaving_since) for session in sessions):
+            return
+        self.hub.set_nodes([], lambda _node, _logs: [])
+        if not self.hub.sessions:
+            if drain:  # what is drained stays so: started again, it has nothing to pull
+                orders.withdraw(self.ledger.directory, orders.Decommission)
+                orders.give(self.ledger.directory, orders.Decommission(self.name))
+            self._leaving = "let go"
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _apply(self) -> None:
+        config = self.config
+
+        def of_node(node: ManagedNode, logs: list[str]) -> list[Source]:
+            return wanted(config, self.name, node, logs)
+
+        self.hub.set_nodes(config.node, of_node)
+
+    def _make_rounds(self) -> Rounds:
+        return Rounds(
+            self.ledger, self._output, lambda done: self.hub.committed(done), lambda *what: self.hub.refused(*what)
+        )  # fmt: skip
+
+    def _rounds_of(self, source: Source) -> Rounds:
+        return self.rounds if source.output.startswith("files:") else self._others.get(source.output, self.rounds)
+
+    def _put(self, parcel: Parcel) -> None:
+        """In the hub's thread."""
+        output = parcel.source.output
+        if not output.startswith("files:") and output not in self._others:
+            self._others[output] = self._make_rounds()
+            self._others[output].start()
+        self._rounds_of(parcel.source).put(parcel)
+
+    def _trouble(self, source: Source) -> str:
+        return self._rounds_of(source).trouble(source.key)
+
+    def _counters(self) -> dict[str, int]:
+        found = Counter(self.rounds.stats())
+        for rounds in list(self._others.values()):
+            found.update({key: n for key, n in rounds.stats().items() if not key.startswith("files_")})
+        return dict(found)
+
+    def _output(self, name: str) -> Output:
+        kind, _, text = name.partition(":")
+        config = self.config
+        if kind == "journal":
+            return JournalOutput(text)
+        if kind == "syslog":
+            return SyslogOutput(text)
+        if kind == "stdout":
+            return StdoutOutput()
+        options = FileOptions(int(config.file_mode, 8), int(config.dir_mode, 8), config.open_files_max)
+        template = Template(text, config.time_zone)
+        return FileOutput(PosixStore(), self.ledger, template, options, self._pool.map, time.time)

@@ -1,0 +1,401 @@
+"""The rounds: whatever has arrived is written, synced, and committed together with where it came from.
+
+    parcels --put--> waiting, by source --round--> output.write: appended and synced
+                                                   ledger.commit: files and positions, one transaction
+                                                   committed: the nodes may forget
+
+The ledger is the authority: of what arrives only what follows the recorded position is written. What comes twice is
+skipped, what leaves a hole is refused. So it does not matter what a node or a connection did.
+
+A round takes what is there, up to ROUND_BYTES and SOURCES_MAX, each source in its turn; while one is under way the next
+gathers. When a round fails it is done again source by source, so that a file that cannot be written holds up only what
+goes into it; that source waits, with growing pauses, and so does what follows it.
+
+Locking: `_changed` guards the parcels that wait and the troubles; nothing is written while it is held. The rest belongs
+to the thread of the rounds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import msgspec
+
+from jlogd.errors import JlogError
+from jlogd.journal.batch import Batch, Gap
+from jlogd.manager.ledger import Changes, LedgerFailed, LmdbLedger, SourceState
+from jlogd.manager.output import Output
+from jlogd.manager.parcel import Item, Mark, Parcel, Source
+
+_log = logging.getLogger("jlogd.manager")
+
+# One round: large enough that its sync is spread over much, small enough for the memory of a few.
+ROUND_BYTES = 32 << 20
+SOURCES_MAX = 500
+# Pauses before something that failed is tried again: a full disk is looked at often enough, and not all the time.
+RETRY_SECONDS_MIN = 0.5
+RETRY_SECONDS_MAX = 30.0
+# How often outputs are given time, and the longest wait for something to do.
+IDLE_SECONDS = 1.0
+
+
+class HoleError(JlogError):
+    """What arrived does not follow what was written."""
+
+    code = "hole"
+
+
+@dataclass(slots=True)
+class Trouble:
+    """Why a source waits, since when, and until when (both monotonic seconds)."""
+
+    error: str
+    since: float
+    until: float
+    pause: float
+
+
+class Rounds:
+    """See the module's text. `put`, `trouble`, `waiting` and `stats` may be called from any thread."""
+
+    def __init__(
+        self,
+        ledger: LmdbLedger,
+        output: Callable[[str], Output],
+        committed: Callable[[list[tuple[Parcel, SourceState]]], None],
+        refused: Callable[[Source, SourceState | None, int], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`output` gives the output of a name. `committed` is told of parcels and the positions they brought their
+        sources to; `refused` of a source whose parcels were thrown away, so many bytes: it is to be pulled again from
+        that position."""
+        self._ledger = ledger
+        self._output = output
+        self._committed = committed
+        self._refused = refused
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._waiting: dict[str, deque[Parcel]] = {}
+        self._troubles: dict[str, Trouble] = {}
+        self._states: dict[str, SourceState] = {}
+        self._outputs: dict[str, Output] = {}
+        self._ledger_trouble: Trouble | None = None
+        self._idled = 0.0
+        self._stopping = False
+        self._counters = {"rounds": 0, "records": 0, "bytes": 0, "lost": 0, "failures": 0, "refused": 0}
+        self._thread = threading.Thread(target=self._run, name="jlogd rounds", daemon=True)
+
+    # ---- from any thread -------------------------------------------------------------------------------------------
+
+    def put(self, parcel: Parcel) -> None:
+        """Take a parcel; those of one source in order."""
+        with self._changed:
+            self._waiting.setdefault(parcel.source.key, deque()).append(parcel)
+            self._changed.notify()
+
+    def trouble(self, key: str) -> str:
+        """Why a source waits; empty when it does not."""
+        found = self._ledger_trouble or self._troubles.get(key)
+        return found.error if found else ""
+
+    def waiting(self, key: str) -> bool:
+        """Whether parcels of a source are still to be written."""
+        with self._changed:
+            return bool(self._waiting.get(key))
+
+    def stats(self) -> dict[str, int]:
+        """What was counted since the start."""
+        found = dict(self._counters)
+        for output in list(self._outputs.values()):
+            for name, number in output.stats().items():
+                found[f"files_{name}"] = found.get(f"files_{name}", 0) + number
+        return found
+
+    @property
+    def failed(self) -> bool:
+        """Whether the thread ended by itself."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._stopping
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Write what waits, as far as it can be written by then, and let go of the outputs."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    # ---- the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    if not self._stopping and not self._due():
+                        self._changed.wait(self._pause())
+                    stopping = self._stopping
+                if not self.step() and stopping:
+                    break
+        except BaseException:
+            _log.exception("the rounds end")
+            raise
+        finally:
+            self.end()
+
+    def step(self) -> bool:
+        """One round, if there is anything to do; whether there was."""
+        parcels = self._take()
+        try:
+            if parcels:
+                self._round(parcels)
+            elif self._clock() - self._idled > IDLE_SECONDS:
+                self._idle()
+        except LedgerFailed as error:
+            self._put_back(parcels)
+            self._ledger_failed(error)
+        return bool(parcels)
+
+    def end(self) -> None:
+        """Let go of the outputs."""
+        changes = Changes()
+        for output in self._outputs.values():
+            _merge(changes, output.close())
+        try:
+            self._ledger.commit(changes)
+        except LedgerFailed as error:
+            _log.error("%s", error)
+
+    def state(self, source: Source) -> SourceState | None:
+        """How far a source was pulled. Belongs to the thread of the rounds, and to others before it starts."""
+        return self._states.get(source.key) or self._ledger.source(source.key)
+
+    def _due(self) -> bool:
+        """With `_changed` held: whether there is something to write now."""
+        if self._ledger_trouble is not None and self._clock() < self._ledger_trouble.until:
+            return False
+        return any(self._may(key) for key, parcels in self._waiting.items() if parcels)
+
+    def _may(self, key: str) -> bool:
+        trouble = self._troubles.get(key)
+        return trouble is None or self._clock() >= trouble.until
+
+    def _pause(self) -> float:
+        """With `_changed` held: how long there is nothing to do, at most."""
+        untils = [
+            self._troubles[key].until for key, parcels in self._waiting.items() if parcels and key in self._troubles
+        ]
+        if self._ledger_trouble is not None:
+            untils = [self._ledger_trouble.until]
+        return max(0.01, min([IDLE_SECONDS, *(until - self._clock() for until in untils)]))
+
+    def _take(self) -> list[Parcel]:
+        """What the next round has: of each source in its turn, as long as there is room."""
+        with self._changed:
+            if not self._due():
+                return []
+            taken: list[Parcel] = []
+            size, before = 0, -1
+            ready = [key for key, parcels in self._waiting.items() if parcels and self._may(key)][:SOURCES_MAX]
+            while size < ROUND_BYTES and len(taken) != before:
+                before = len(taken)
+                for key in ready:
+                    if self._waiting[key] and size < ROUND_BYTES:
+                        taken.append(self._waiting[key].popleft())
+                        size += taken[-1].bytes
+            for key in ready:  # whoever had a turn goes to the end
+                rest = self._waiting.pop(key)
+                if rest:
+                    self._waiting[key] = rest
+        return sorted(taken, key=lambda parcel: parcel.source.key)  # stable: in order within a source
+
+    def _put_back(self, parcels: Sequence[Parcel]) -> None:
+        with self._changed:
+            for parcel in reversed(parcels):
+                self._waiting.setdefault(parcel.source.key, deque()).appendleft(parcel)
+
+    # ---- a round ---------------------------------------------------------------------------------------------------
+
+    def _round(self, parcels: list[Parcel]) -> None:
+        sound = self._sound(parcels)
+        try:
+            self._commit(sound)
+            return
+        except LedgerFailed:
+            raise
+        except (JlogError, OSError) as error:
+            self._counters["failures"] += 1
+            if len({parcel.source.key for parcel in sound}) == 1:
+                self._failed(sound, error)
+                return
+        for _, group in groupby(sound, key=lambda parcel: parcel.source.key):
+            alone = list(group)
+            try:
+                self._commit(alone)
+            except LedgerFailed:
+                raise
+            except (JlogError, OSError) as error:
+                self._failed(alone, error)
+
+    def _sound(self, parcels: Sequence[Parcel]) -> list[Parcel]:
+        """The parcels that follow what was written; those of a source that do not are thrown away, and it is told."""
+        found: list[Parcel] = []
+        for _, group in groupby(parcels, key=lambda parcel: parcel.source.key):
+            mine = list(group)
+            try:
+                self._fresh(mine)
+                found += mine
+            except HoleError as error:
+                self._refuse(mine[0].source, str(error), sum(parcel.bytes for parcel in mine))
+        return found
+
+    def _refuse(self, source: Source, why: str, size: int) -> None:
+        self._counters["refused"] += 1
+        _log.error("%s: %s; it is pulled again from there", source, why)
+        with self._changed:
+            size += sum(parcel.bytes for parcel in self._waiting.pop(source.key, ()))
+        self._refused(source, self.state(source), size)
+
+    def _fresh(self, parcels: Sequence[Parcel]) -> list[tuple[Parcel, list[Item], SourceState]]:
+        """Each parcel of one source with what of it is to be written, and the state it leads to."""
+        state = self.state(parcels[0].source)
+        found = []
+        for parcel in parcels:
+            items, state = follow(parcel, state)
+            found.append((parcel, items, state))
+        return found
+
+    def _commit(self, parcels: Sequence[Parcel]) -> None:
+        """Write, sync and commit; raises when nothing of it is in the ledger."""
+        outcome = []
+        for _, group in groupby(parcels, key=lambda parcel: parcel.source.key):
+            outcome += self._fresh(list(group))
+        changes = Changes(sources={parcel.source.key: state for parcel, _, state in outcome})
+        fresh = [replace(parcel, items=items, era=state.restarts) for parcel, items, state in outcome if items]
+        used: list[tuple[Output, Changes]] = []
+        for name in {parcel.source.output for parcel in fresh}:
+            output = self._output_of(name)
+            made = output.write([parcel for parcel in fresh if parcel.source.output == name])
+            used.append((output, made))
+            _merge(changes, made)
+        self._ledger.commit(changes)
+        for output, made in used:
+            output.settled(made)
+        self._states.update(changes.sources)
+        self._ledger_trouble = None
+        self._count(fresh)
+        for parcel in parcels:
+            self._troubles.pop(parcel.source.key, None)
+        self._committed([(parcel, state) for parcel, _, state in outcome])
+
+    def _count(self, parcels: Sequence[Parcel]) -> None:
+        self._counters["rounds"] += 1
+        for parcel in parcels:
+            for item in parcel.items:
+                if isinstance(item, Batch):
+                    self._counters["records"] += item.count
+                    self._counters["bytes"] += item.raw_bytes
+                elif isinstance(item, Gap):
+                    self._counters["lost"] += item.count
+
+    def _output_of(self, name: str) -> Output:
+        if name not in self._outputs:
+            self._outputs[name] = self._output(name)
+        return self._outputs[name]
+
+    # ---- trouble ---------------------------------------------------------------------------------------------------
+
+    def _failed(self, parcels: Sequence[Parcel], error: Exception) -> None:
+        """One source cannot be written: it waits, and its parcels with it."""
+        self._put_back(parcels)
+        source = parcels[0].source
+        before = self._troubles.get(source.key)
+        trouble = _longer(before, str(error), self._clock())
+        with self._changed:
+            self._troubles[source.key] = trouble
+        if before is None or before.error != trouble.error:
+            _log.error("%s cannot be written: %s", source, trouble.error)
+
+    def _ledger_failed(self, error: LedgerFailed) -> None:
+        """Whether the last transaction is there is not known: open the ledger anew, and believe what it says."""
+        trouble = _longer(self._ledger_trouble, str(error), self._clock())
+        if self._ledger_trouble is None:
+            _log.error("%s", error)
+        self._ledger_trouble = trouble
+        try:
+            self._ledger.reopen()
+        except LedgerFailed:
+            return
+        self._states.clear()
+        for output in self._outputs.values():
+            output.reset()
+
+    def _idle(self) -> None:
+        self._idled = self._clock()
+        changes = Changes()
+        for output in self._outputs.values():
+            _merge(changes, output.idle(time.time()))
+        self._ledger.commit(changes)
+
+
+def follow(parcel: Parcel, state: SourceState | None) -> tuple[list[Item], SourceState]:
+    """What of a parcel follows `state`, and the state after it. Raises `HoleError`."""
+    first = parcel.items[0].first
+    if state is None:
+        state = SourceState(parcel.uuid, first, first)
+    elif parcel.restart == state.restarts:
+        state = msgspec.structs.replace(state, uuid=parcel.uuid, next=first, restarts=state.restarts + 1)
+    elif state.uuid != parcel.uuid:
+        raise HoleError(f"it is of the log {parcel.uuid}, and {state.uuid} was pulled before")
+    state = msgspec.structs.replace(state, output=parcel.source.output.partition(":")[0])
+    items = []
+    for item in parcel.items:
+        trimmed = _since(item, state.next)
+        if trimmed is None:
+            continue
+        if trimmed.first != state.next:
+            raise HoleError(f"record {trimmed.first} came, and {state.next} was to come")
+        items.append(trimmed)
+        state = _after(state, trimmed)
+    return items, state
+
+
+def _since(item: Item, sequence: int) -> Item | None:
+    """What of an item is not below `sequence`."""
+    if isinstance(item, Mark):
+        return item if item.first >= sequence else None
+    if item.next <= sequence:
+        return None
+    if isinstance(item, Batch):
+        return item.since(sequence)
+    return item if item.first >= sequence else Gap(sequence, item.last, item.reason, item.detail)
+
+
+def _after(state: SourceState, item: Item) -> SourceState:
+    if isinstance(item, Mark):
+        return state
+    if isinstance(item, Gap):
+        return msgspec.structs.replace(state, next=item.next, lost=state.lost + item.count)
+    return msgspec.structs.replace(
+        state, next=item.next, epoch=item.epoch, last_first=item.first, last_count=item.count, last_crc=item.body_crc,
+        last_time=item.append_time, records=state.records + item.count, bytes=state.bytes + item.raw_bytes,
+    )  # fmt: skip
+
+
+def _merge(into: Changes, more: Changes) -> None:
+    into.sources.update(more.sources)
+    into.files.update(more.files)
+    into.parts.update(more.parts)
+
+
+def _longer(before: Trouble | None, error: str, now: float) -> Trouble:
+    pause = RETRY_SECONDS_MIN if before is None else min(2 * before.pause, RETRY_SECONDS_MAX)
+    return Trouble(error, now if before is None else before.since, now + pause, pause)

@@ -1,0 +1,145 @@
+"""Heat maps: every block in its place, neighbours beside each other, and no data told apart from zero."""
+
+from __future__ import annotations
+
+import io
+from ipaddress import IPv4Address
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from cidr_model import Model
+from cidr_queries import NOW, quarter
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cidr.addresses import parse_block
+from cidr.ask import Local, Rows
+from cidr.heatmap import colours, heat, png, svg
+from cidr.heatmap.hilbert import places
+from cidr.types import Block
+from jlogd.errors import UsageError
+
+DATA = {
+    "spam": [
+        quarter(
+            "20080424T001500",
+            {"0.0.0.1": 1, "10.0.0.1": 1000, "10.0.0.2": 0, "11.0.0.1": 0, "12.0.0.1": -5, "255.1.1.1": 30},
+        )
+    ],
+    "spam6": [quarter("20080424T001500", {"2001:db8::1": 3, "2001:db8:ff00::1": 4, "2001:dbff::": 5})],
+}
+
+
+def drawn(block: str, expression: str = "spam", detail: int = 8) -> heat.Heat:
+    one = parse_block(block)
+    reply = Local(Model(DATA), clock=lambda: NOW).ask(heat.query_text(one, expression, "", detail))
+    assert isinstance(reply, Rows)
+    return heat.heat(reply, one, detail)
+
+
+@pytest.mark.parametrize("order", range(1, 9))
+def test_the_curve_visits_every_cell_once_and_never_jumps(order):
+    xs, ys = places(order)
+    assert sorted(zip(xs.tolist(), ys.tolist(), strict=True)) == [
+        (x, y) for x in range(1 << order) for y in range(1 << order)
+    ]
+    assert (np.abs(np.diff(xs)) + np.abs(np.diff(ys)) == 1).all()
+    assert (xs[0], ys[0]) == (0, 0)
+
+
+@pytest.mark.parametrize("order", range(1, 7))
+def test_a_longer_prefix_lies_inside_its_block(order):
+    outer, inner = places(order), places(order + 1)
+    for one, finer in zip(outer, inner, strict=True):
+        assert (finer.reshape(-1, 4) // 2).min(axis=1).tolist() == (finer.reshape(-1, 4) // 2).max(axis=1).tolist()
+        assert len(one) * 4 == len(finer)
+
+
+def test_no_data_zero_and_negative_are_three_things():
+    found = drawn("0.0.0.0/0")
+    assert found.values[10] == 1000 and found.values[11] == 0 and found.values[12] == -5
+    assert np.isnan(found.values[13])
+    levels = found.levels()
+    assert levels[[0, 10, 11, 12, 13, 255]].tolist() == [1, heat.STEPS, heat.ZERO, heat.NEGATIVE, heat.NO_DATA, 5]
+    assert (found.least, found.most) == (1, 1000)
+
+
+@given(st.integers(0, 0xFFFFFFFF), st.integers(0, 12).map(lambda half: 2 * half), st.sampled_from([2, 4, 8]))
+def test_an_address_is_in_the_cell_of_its_prefix(number, bits, detail):
+    block = Block(heat.Family.V4, number >> 32 - bits << 32 - bits if bits else 0, bits)
+    data = {"s": [quarter("20080424T001500", {str(IPv4Address(number)): 7})]}
+    reply = Local(Model(data), clock=lambda: NOW).ask(heat.query_text(block, "s", "", detail))
+    assert isinstance(reply, Rows)
+    found = heat.heat(reply, block, detail)
+    (cell,) = np.flatnonzero(~np.isnan(found.values))
+    assert found.cell(int(cell)).holds(Block(heat.Family.V4, number, 32)) and found.values[cell] == 7
+
+
+@pytest.mark.parametrize("bits", range(28, 41, 2))
+def test_ipv6_cells_below_around_and_above_the_middle(bits):
+    number = 0x20010DB8_1234_5678_9ABC_DEF0_1234_5678
+    for prefix in (bits, bits + 28, 60, 62, 64, 118):
+        block = Block(heat.Family.V6, number >> 128 - prefix << 128 - prefix, prefix)
+        data = {"s": [quarter("20080424T001500", {"2001:db8:1234:5678:9abc:def0:1234:5678": 7})]}
+        reply = Local(Model(data), clock=lambda: NOW).ask(heat.query_text(block, "s", "", 8))
+        assert isinstance(reply, Rows)
+        found = heat.heat(reply, block, 8)
+        (cell,) = np.flatnonzero(~np.isnan(found.values))
+        assert found.cell(int(cell)).holds(Block(heat.Family.V6, number, 128))
+
+
+def test_the_picture_in_pixels():
+    found = drawn("0.0.0.0/0")
+    picture = Image.open(io.BytesIO(png.file(found, "a title"))).convert("RGB")
+    assert picture.size == (1024, 1024 + png.LEGEND_PIXELS)
+    xs, ys = places(4)
+    middle = {n: picture.getpixel((int(xs[n]) * 64 + 33, int(ys[n]) * 64 + 33)) for n in (0, 10, 11, 12)}
+    assert middle[10] == colours.rgb(colours.RAMP[-1]) and middle[0] == colours.rgb(colours.RAMP[0])
+    assert middle[11] == colours.rgb(colours.ZERO) and middle[12] == colours.rgb(colours.NEGATIVE)
+    hatched = {picture.getpixel((int(xs[13]) * 64 + d, int(ys[13]) * 64 + 5)) for d in range(20)}
+    assert hatched == {colours.rgb(colours.HATCH_DARK), colours.rgb(colours.HATCH_LIGHT)}
+
+
+def test_the_picture_in_squares():
+    found = drawn("0.0.0.0/0")
+    root = ElementTree.fromstring(svg.file(found, 'a <title> & "more"'))
+    name = "{http://www.w3.org/2000/svg}"
+    squares = [rect for rect in root.iter(f"{name}rect") if rect.find(f"{name}title") is not None]
+    titles = {rect.find(f"{name}title").text: rect.get("class") for rect in squares}  # type: ignore[union-attr]
+    assert len(titles) == 256
+    assert titles["10.0.0.0/8: 1,000"] == "s9" and titles["11.0.0.0/8: 0"] == "zero"
+    assert titles["12.0.0.0/8: -5"] == "minus" and titles["13.0.0.0/8: no data"] == "none"
+    assert root.find(f"{name}title").text == 'a <title> & "more"'  # type: ignore[union-attr]
+
+
+def test_links_only_where_there_is_something_below():
+    text = svg.grid(drawn("0.0.0.0/0"), lambda block: f"/?q={block}&x", 'a "name"')
+    assert text.count("<a href") == 5 and 'href="/?q=10.0.0.0/8&amp;x"' in text
+    assert "aria-label='a \"name\"'" in text
+
+
+def test_ipv6_cells_have_hexadecimal_numbers():
+    text = svg.grid(drawn("2001:db8::/32", "spam6"), lambda _: None, "six")
+    assert ">ff</text>" in text and "2001:db8:ff00::/40: 4" in text
+
+
+def test_what_cannot_be_drawn():
+    for block, wanted in (("10.0.0.0/8", 3), ("10.0.0.0/8", 26), ("10.0.0.0/30", 4), ("10.0.0.0/8", 0)):
+        with pytest.raises(UsageError, match="even number of bits"):
+            heat.check_detail(parse_block(block), wanted)
+    assert [heat.detail_of(parse_block(f"10.0.0.0/{bits}")) for bits in (8, 24, 26, 27, 30, 31, 32)] == [
+        8,
+        8,
+        6,
+        4,
+        2,
+        0,
+        0,
+    ]
+
+
+def test_a_ratio_has_a_linear_scale():
+    found = drawn("0.0.0.0/0", "ratio(spam, union(spam, spam6))")
+    assert found.linear and found.levels()[10] == heat.STEPS

@@ -1,0 +1,358 @@
+"""Who should have what: a pure function of what every node knows alike, so every node gets the same answer.
+
+    assign(bundles, members, owners, pins, limits) -> {bundle: Wish(node, why, kind)}
+
+It may be wrong without being unsafe: who *may* have an address is decided by the store, and for how long by the clock.
+
+In this order, for each bundle:
+ 1. moved by an operator (a pin) -> there, if that node can
+ 2. its owner cannot have it any more, or it has none -> the best class of nodes that can, in it the order of
+    preference, else the least loaded for its weight, ties broken by a hash of node and name (rendezvous)
+ 3. its owner keeps it
+ 4. then, if nothing is on its way and every node is mature: failback (to a node higher in preference, if the group
+    wants it and that node has been stable for long enough), and balance (from the most to the least loaded, while that
+    makes the spread more even) - together at most `max_moves`
+
+Classes of nodes, best first; the last are taken only when there is no better: fit, immature (just started, or lost its
+session lately), failing (a check says no), drained. A node without the link of a block cannot have its addresses at
+all, nor one that is not ready, or whose configuration is older - except what it already has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from typing import Literal
+
+from vip.units import Bundle
+
+# A node that lost its session f times lately is mature after `mature` times 2 to the f seconds, at most this.
+MATURE_SECONDS_MAX = 900.0
+
+Kind = Literal["keep", "take", "move", "shift", "nobody"]
+
+
+class Fitness(IntEnum):
+    """Classes of nodes, best first."""
+
+    FIT = 0
+    IMMATURE = 1
+    FAILING = 2
+    DRAINED = 3
+
+
+_WORDS = {
+    Fitness.FIT: "fit",
+    Fitness.IMMATURE: "not yet stable",
+    Fitness.FAILING: "failing a check",
+    Fitness.DRAINED: "drained",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A live node, as its session tells it."""
+
+    name: str
+    weight: float = 1.0
+    drained: bool = False
+    # Blocks whose link is down, and checks that fail, there.
+    down: frozenset[str] = frozenset()
+    failing: frozenset[str] = frozenset()
+    # It may put addresses up (it has waited for all former owners), and it is not stopping.
+    ready: bool = True
+    # Its configuration is older than one that was in force.
+    older: bool = False
+    # Seconds since its session began; sessions it lost lately.
+    age: float = 1_000_000.0
+    losses: int = 0
+    # Groups that it does not have, or has otherwise than the node that computes.
+    lacks: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may move without need, and when a node is mature. Seconds."""
+
+    max_moves: int = 0
+    mature: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Where a bundle should be, the sentence that says why, and what that means for its owner.
+
+    keep: it stays; take: it has no owner; move: its owner must give it away; shift: may give it away, nobody forces it;
+    nobody: no node can have it.
+    """
+
+    node: str
+    why: str
+    kind: Kind
+
+
+Owners = Mapping[str, str]
+
+
+def assign(
+    bundles: Sequence[Bundle],
+    members: Iterable[Member],
+    owners: Owners,
+    pins: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    frozen: Mapping[str, str] | None = None,
+) -> dict[str, Wish]:
+    """A wish for every bundle. `owners`: bundle -> live owner; `frozen`: bundle -> why it must not be touched."""
+    return _Assignment(bundles, members, owners, pins or {}, limits or Limits(), frozen or {}).run()
+
+
+def mature_after(mature: float, losses: int) -> float:
+    """Seconds a node must be up before it counts as stable."""
+    return float(min(mature * 2.0 ** min(losses, 20), max(mature, MATURE_SECONDS_MAX)))
+
+
+@lru_cache(maxsize=1 << 17)
+def affinity(node: str, name: str) -> int:
+    """A number that every node computes alike and nobody can guess a pattern in."""
+    return int.from_bytes(hashlib.sha256(f"{node}|{name}".encode()).digest()[:8], "big")
+
+
+class _Assignment:
+    """One run. `load` counts bundles by node, `wishes` grows to the answer."""
+
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        members: Iterable[Member],
+        owners: Owners,
+        pins: Mapping[str, str],
+        limits: Limits,
+        frozen: Mapping[str, str],
+    ) -> None:
+        self.bundles = sorted(bundles, key=lambda bundle: bundle.name)
+        self.members = {member.name: member for member in sorted(members, key=lambda member: member.name)}
+        self.owners = {name: node for name, node in owners.items() if node in self.members}
+        self.pins = pins
+        self.limits = limits
+        self.frozen = frozen
+        self.load = dict.fromkeys(self.members, 0)
+        self.wishes: dict[str, Wish] = {}
+
+    def run(self) -> dict[str, Wish]:
+        homeless = []
+        for bundle in self.bundles:
+            wish = self.settled(bundle)
+            if wish is None:
+                homeless.append(bundle)
+            else:
+                self.wish(bundle, wish)
+        for bundle in sorted(homeless, key=lambda bundle: (not bundle.leader.prefer, bundle.name)):
+            self.wish(bundle, self.placed(bundle))
+        if self.quiet():
+            left = self.fail_back(self.most_moves())
+            self.balance(left)
+        return self.wishes
+
+    def wish(self, bundle: Bundle, wish: Wish) -> None:
+        self.wishes[bundle.name] = wish
+        if wish.node:
+            self.load[wish.node] += 1
+
+    # ---- one bundle ----
+
+    def fitness(self, bundle: Bundle, member: Member) -> Fitness | None:
+        """The class of a node for a bundle; None when it cannot have it at all."""
+        owner = self.owners.get(bundle.name) == member.name
+        if bundle.blocks & member.down:
+            return None
+        if not owner and (not member.ready or member.older or bundle.groups & member.lacks):
+            return None
+        if member.drained:
+            return Fitness.DRAINED
+        if bundle.checks & member.failing:
+            return Fitness.FAILING
+        if not owner and member.age < mature_after(self.limits.mature, member.losses):
+            return Fitness.IMMATURE
+        return Fitness.FIT
+
+    def settled(self, bundle: Bundle) -> Wish | None:
+        """The wish for a bundle that needs no search; None for one that needs a place."""
+        owner = self.owners.get(bundle.name, "")
+        if bundle.name in self.frozen:
+            why = self.frozen[bundle.name]
+            return Wish(owner, f"stays with {owner}: {why}", "keep") if owner else Wish("", why, "nobody")
+        pinned = self.pinned(bundle, owner)
+        if pinned is not None:
+            return pinned
+        if not owner:
+            return None
+        now = self.fitness(bundle, self.members[owner])
+        if now is Fitness.FIT:
+            return Wish(owner, f"stays with {owner}, which is fit", "keep")
+        best = min((found for found in self.classes(bundle).values()), default=None)
+        if now is not None and best is not None and now <= best:
+            return Wish(owner, f"stays with {owner}, which is {_WORDS[now]}: no other node is better", "keep")
+        if best is None:
+            return Wish(owner, f"stays with {owner}, which cannot serve it: no node can", "keep")
+        return None
+
+    def pinned(self, bundle: Bundle, owner: str) -> Wish | None:
+        node = self.pins.get(bundle.name, "")
+        member = self.members.get(node)
+        if member is None or self.fitness(bundle, member) in (None, Fitness.DRAINED):
+            return None
+        if node == owner:
+            return Wish(node, f"moved to {node} by an operator", "keep")
+        return Wish(node, f"an operator moves it to {node}", "move" if owner else "take")
+
+    def classes(self, bundle: Bundle) -> dict[str, Fitness]:
+        """The class of every node that can have the bundle."""
+        found = {name: self.fitness(bundle, member) for name, member in self.members.items()}
+        return {name: fitness for name, fitness in found.items() if fitness is not None}
+
+    def placed(self, bundle: Bundle) -> Wish:
+        """A place for a bundle without a usable owner."""
+        classes = self.classes(bundle)
+        owner = self.owners.get(bundle.name, "")
+        if not classes:
+            return Wish("", self.nobody(bundle), "nobody")
+        best = min(classes.values())
+        candidates = [name for name, fitness in classes.items() if fitness is best]
+        node, reason = self.choose(bundle, candidates)
+        if best is not Fitness.FIT:
+            reason += f"; it is {_WORDS[best]}, but no node is better"
+        if owner:
+            return Wish(node, f"{owner} gives it up ({self.unfit(bundle, owner)}); {reason}", "move")
+        return Wish(node, f"has no owner; {reason}", "take")
+
+    def choose(self, bundle: Bundle, candidates: Sequence[str]) -> tuple[str, str]:
+        for place, name in enumerate(bundle.leader.prefer):
+            if name in candidates:
+                return name, f"{name} is number {place + 1} of its preference"
+        name = min(candidates, key=lambda node: self.burden(node, 1, bundle.name))
+        return name, f"{name} has the least load ({self.load[name]})"
+
+    def burden(self, node: str, more: int, name: str) -> tuple[float, int, str]:
+        """How loaded a node would be; smaller is better."""
+        return (self.load[node] + more) / self.members[node].weight, affinity(node, name), node
+
+    def unfit(self, bundle: Bundle, node: str) -> str:
+        member = self.members[node]
+        if bundle.blocks & member.down:
+            return f"no link for {', '.join(sorted(bundle.blocks & member.down))}"
+        if member.drained:
+            return "drained"
+        return f"failing {', '.join(sorted(bundle.checks & member.failing))}"
+
+    def nobody(self, bundle: Bundle) -> str:
+        if not self.members:
+            return "no node is alive"
+        reasons = [f"{name}: {self.unable(bundle, member)}" for name, member in self.members.items()]
+        return "no node can have it: " + "; ".join(reasons[:8])
+
+    def unable(self, bundle: Bundle, member: Member) -> str:
+        if bundle.blocks & member.down:
+            return f"no link for {', '.join(sorted(bundle.blocks & member.down))}"
+        if member.older:
+            return "its configuration is older than one that was in force"
+        if bundle.groups & member.lacks:
+            return "its configuration has it not, or otherwise"
+        return "waits until no former owner can be left, or stops"
+
+    # ---- what nobody forces ----
+
+    def quiet(self) -> bool:
+        """Nothing is on its way, and all nodes are stable and of one mind."""
+        if any(wish.kind in ("take", "move") for wish in self.wishes.values()):
+            return False
+        return all(
+            member.ready
+            and not member.lacks
+            and not member.older
+            and member.age >= mature_after(self.limits.mature, member.losses)
+            for member in self.members.values()
+        )
+
+    def most_moves(self) -> int:
+        return self.limits.max_moves or max(1, len(self.bundles) // 20)
+
+    def fail_back(self, most: int) -> int:
+        """Bring bundles home to nodes they prefer; how many moves are left."""
+        for bundle in self.bundles:
+            if not most:
+                break
+            wish, leader = self.wishes[bundle.name], bundle.leader
+            if wish.kind != "keep" or leader.failback != "auto" or self.held(bundle):
+                continue
+            better = leader.prefer[: leader.prefer.index(wish.node)] if wish.node in leader.prefer else leader.prefer
+            home = next((name for name in better if self.is_home(bundle, name)), None)
+            if home is None:
+                continue
+            why = f"goes home from {wish.node}: {home} is number {leader.prefer.index(home) + 1} of its preference"
+            self.shift(bundle, home, f"{why} and has been stable for {leader.failback_after:g} s")
+            most -= 1
+        return most
+
+    def is_home(self, bundle: Bundle, name: str) -> bool:
+        member = self.members.get(name)
+        if member is None or self.fitness(bundle, member) is not Fitness.FIT:
+            return False
+        return member.age >= mature_after(bundle.leader.failback_after, member.losses)
+
+    def held(self, bundle: Bundle) -> bool:
+        """Not to be moved without need."""
+        return bundle.name in self.frozen or bundle.name in self.pins or not self.wishes[bundle.name].node
+
+    def shift(self, bundle: Bundle, node: str, why: str) -> None:
+        self.load[self.wishes[bundle.name].node] -= 1
+        self.load[node] += 1
+        self.wishes[bundle.name] = Wish(node, why, "shift")
+
+    def balance(self, most: int) -> None:
+        """From the most to the least loaded node, as long as that makes the spread more even."""
+        movable = self.movable()
+        while most:
+            moved = self.even_out(movable)
+            if moved is None:
+                return
+            most -= 1
+
+    def movable(self) -> dict[str, list[Bundle]]:
+        """By node, what may be moved away from it to balance: neither preferred nor held."""
+        found: dict[str, list[Bundle]] = {name: [] for name in self.members}
+        for bundle in self.bundles:
+            wish = self.wishes[bundle.name]
+            if wish.kind == "keep" and not self.held(bundle) and bundle.leader.failback == "auto":
+                if bundle.leader.prefer and wish.node in self.preferred_alive(bundle):
+                    continue
+                if self.fitness(bundle, self.members[wish.node]) is Fitness.FIT:
+                    found[wish.node].append(bundle)
+        return found
+
+    def preferred_alive(self, bundle: Bundle) -> set[str]:
+        return set(bundle.leader.prefer) & set(self.members)
+
+    def even_out(self, movable: dict[str, list[Bundle]]) -> Bundle | None:
+        def by_load(name: str) -> tuple[float, str]:
+            return self.load[name] / self.members[name].weight, name
+
+        for source in sorted(self.members, key=by_load, reverse=True):
+            heavy = self.load[source] / self.members[source].weight
+            for target in sorted(self.members, key=by_load):
+                if (self.load[target] + 1) / self.members[target].weight >= heavy:
+                    break
+                bundle = self.fitting(movable[source], target)
+                if bundle is not None:
+                    movable[source].remove(bundle)
+                    why = f"balance: {source} has {self.load[source]}, {target} only {self.load[target]}"
+                    self.shift(bundle, target, why)
+                    return bundle
+        return None
+
+    def fitting(self, bundles: Sequence[Bundle], target: str) -> Bundle | None:
+        """The first bundle that the target is fit for."""
+        member = self.members[target]
+        return next((bundle for bundle in bundles if self.fitness(bundle, member) is Fitness.FIT), None)

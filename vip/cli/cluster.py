@@ -1,0 +1,101 @@
+"""A cluster as a command sees it: read from the store at once, and changed with a compare.
+
+No daemon is needed: any machine with the configuration and a way to the store can look and order.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.types import Delete, Operation, Store, Txn
+from jlogd.errors import ConfigError
+from vip.clock import boot_ns, wall_seconds
+from vip.config import Settings, load
+from vip.errors import NotFound
+from vip.records import Keys
+from vip.situation import Plan
+from vip.stores import opener
+from vip.units import Bundle
+from vip.view import View
+
+# Where a configuration is looked for when none is named, the first that is there.
+PLACES = (Path("vip.toml"), Path("/etc/vip/vip.toml"))
+WITHIN = 5.0
+
+
+def find_config(path: Path | None) -> Path:
+    """The configuration to use. Raises ConfigError when there is none."""
+    if path is not None:
+        return path
+    for place in PLACES:
+        if place.exists():
+            return place
+    raise ConfigError(f"there is neither {' nor '.join(map(str, PLACES))}; name the file with --config FILE")
+
+
+class Cluster:
+    """The store, and what stood in it last."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self.settings = settings
+        self.plan = Plan.of(settings)
+        self.keys = Keys(settings.cluster)
+        self.store = store
+        self.read()
+
+    def read(self) -> None:
+        """Read everything (again)."""
+        self.view = View(self.keys, "", 0)
+        self.view.sync(boot_ns(), self.store.read(self.keys.prefix, within=WITHIN))
+        self.wall = wall_seconds()
+
+    def commit(self, *operations: Operation) -> None:
+        self.store.commit(Txn((), operations), within=WITHIN)
+
+    def node(self, name: str) -> str:
+        """The name of a node that lives. Raises NotFound."""
+        if name in self.view.sessions:
+            return name
+        alive = ", ".join(sorted(self.view.sessions)) or "none"
+        raise NotFound(f"there is no live node {name}; alive: {alive}")
+
+    def bundle(self, word: str) -> Bundle:
+        """What an address, or the name of a group, is moved with. Raises NotFound."""
+        found = self.plan.bundle_of.get(word)
+        if found is None:
+            found = next((b for b in self.plan.bundles if word in b.groups and not _is_spread(b)), None)
+        if found is None:
+            raise NotFound(f"{word} is neither an address nor a group that moves as one in this configuration")
+        return found
+
+    def drop(self, key: str) -> None:
+        self.commit(Delete(key))
+
+
+def _is_spread(bundle: Bundle) -> bool:
+    return bundle.leader.name != bundle.leader.group
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[Cluster]:
+    """The cluster of a configuration."""
+    settings = load(find_config(path))
+    store = opener(settings)()
+    try:
+        yield Cluster(settings, store)
+    finally:
+        store.close()
+
+
+def whoami() -> str:
+    """Who orders, for those who read it later."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,124 @@
+"""`vip drain`, `undrain`, `move`: what an operator orders. Orders stand in the store; whoever they concern acts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from cluster.types import Put
+from jlogd.cli.output import say, warn
+from jlogd.cli.params import DURATION
+from jlogd.errors import UsageError
+from vip.cli.cluster import Cluster, opened, whoami
+from vip.cli.params import config_option
+from vip.records import DrainRecord, PinRecord, encode
+from vip.situation import owners_of
+
+wait_option = click.option(
+    "--wait",
+    type=DURATION,
+    metavar="TIME",
+    default="30s",
+    show_default=True,
+    help="How long to wait until it is done; 0 for not at all.",
+)
+_POLL_SECONDS = 0.2
+
+
+@click.command("drain")
+@click.argument("node", metavar="NODE")
+@wait_option
+@config_option
+def drain_command(node: str, wait: float, config: Path | None) -> int:
+    """Hand over everything a node has, and give it nothing more until `vip undrain`.
+
+    Each address moves cleanly: it is gone from the node before another takes it. The exit code is 1 when the node has
+    still some after --wait: a node keeps what no other can have.
+
+    \b
+    Examples:
+      vip drain mta2
+      vip drain mta2 --wait 2m
+    """
+    with opened(config) as cluster:
+        if node not in cluster.view.sessions:
+            warn(f"{node} is not alive; it will be drained when it comes")
+        cluster.commit(Put(cluster.keys.drain(node), encode(DrainRecord(cluster.wall, whoami()))))
+
+        def left() -> int:
+            return sum(cluster.view.owner(address) == node for address in cluster.view.owns)
+
+        done = _until(cluster, lambda: not left(), wait)
+        say(f"{node} is drained" if done else f"{node} is drained, but has {left()} addresses still; see vip show")
+        return 0 if done else 1
+
+
+@click.command("undrain")
+@click.argument("node", metavar="NODE")
+@config_option
+def undrain_command(node: str, config: Path | None) -> int:
+    """Let a drained node have addresses again.
+
+    The exit code is 1 when it was not drained.
+
+    \b
+    Examples:
+      vip undrain mta2
+    """
+    with opened(config) as cluster:
+        known = node in cluster.view.drains
+        cluster.drop(cluster.keys.drain(node))
+    say(f"{node} is no longer drained" if known else f"{node} was not drained")
+    return 0 if known else 1
+
+
+@click.command("move")
+@click.argument("what", metavar="ADDRESS|GROUP")
+@click.argument("node", metavar="NODE")
+@click.option("--for", "duration", type=DURATION, metavar="TIME", help="Hold it there so long; else once, without.")
+@wait_option
+@config_option
+def move_command(what: str, node: str, duration: float | None, wait: float, config: Path | None) -> int:
+    """Move an address, with all that moves with it, to a node.
+
+    Without --for it is moved once, and stays as long as nothing else says otherwise: a group that prefers another node
+    and has failback "auto" goes home after a while. A node that cannot have it, or is drained, does not get it.
+
+    \b
+    Examples:
+      vip move 10.1.1.10 mta3
+      vip move outbound-gold mta3 --for 1h
+    """
+    with opened(config) as cluster:
+        cluster.node(node)
+        bundle = cluster.bundle(what)
+        if node in cluster.view.drains:
+            raise UsageError(f"{node} is drained; vip undrain {node} first")
+        home = bundle.leader.prefer
+        if duration is None and bundle.leader.failback == "auto" and home and home[0] != node:
+            warn(f"{bundle.name} prefers {home[0]} and will go there again; hold it with --for TIME")
+        until = cluster.wall + duration if duration else 0.0
+        record = PinRecord(node, until, cluster.wall, whoami())
+        cluster.commit(Put(cluster.keys.pin(bundle.name), encode(record)))
+        done = _until(cluster, lambda: owners_of([bundle], cluster.view).get(bundle.name) == node, wait)
+        names = ", ".join(unit.name for unit in bundle.units)
+        later = f"ordered to {node}, not there yet; see vip show and vip plan"
+        say(f"{names}: now on {node}" if done else f"{names}: {later}")
+        return 0 if done or not wait else 1
+
+
+def _until(cluster: Cluster, true: Callable[[], bool], seconds: float) -> bool:
+    """Read again until something is true, or the time is over."""
+    limit = time.monotonic() + seconds
+    while True:
+        cluster.read()
+        if true():
+            return True
+        if time.monotonic() >= limit:
+            return False
+        sys.stdout.flush()
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,184 @@
+"""`vip show`, `vip plan` and `vip history`: what is, what would be, what was."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jlogd.cli.output import print_json, say, show, table
+from jlogd.cli.params import json_option
+from jlogd.cli.units import format_duration
+from jlogd.errors import RemoteError
+from vip.cli.cluster import Cluster, find_config, opened
+from vip.cli.params import config_option
+from vip.clock import boot_ns
+from vip.config import load
+from vip.status import AddressStatus, Move, NodeStatus, addresses_of, moves_of, nodes_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# More addresses than this are shown as a count by state and owner, unless all are asked for.
+ROWS_MAX = 200
+HISTORY_SECONDS_MAX = 5.0
+
+
+@click.command("show")
+@click.argument("words", metavar="[ADDRESS|GROUP|NODE]...", nargs=-1)
+@click.option("--nodes", "only_nodes", is_flag=True, help="Only the nodes.")
+@click.option("--all", "every", is_flag=True, help=f"Every address, even when there are more than {ROWS_MAX}.")
+@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@json_option
+@config_option
+def show_command(
+    words: Sequence[str], only_nodes: bool, every: bool, watch: bool, as_json: bool, config: Path | None
+) -> int:
+    """Show who has which address, since when, and why.
+
+    The answer is read from the store. The exit code is 1 when an address has no owner, or is BLOCKED or BROKEN.
+
+    \b
+    Examples:
+      vip show
+      vip show outbound-gold --json
+      vip show --nodes --watch
+    """
+    with opened(config) as cluster:
+        while True:
+            rows = _wanted(addresses_of(cluster.plan, cluster.view, cluster.wall), words)
+            nodes = nodes_of(cluster.plan, cluster.view, boot_ns(), cluster.wall)
+            if watch and sys.stdout.isatty():
+                click.clear()
+            _print(cluster, rows, nodes, only_nodes, every, as_json)
+            if not watch:
+                return 1 if any(row.state in ("free", "BLOCKED", "BROKEN") for row in rows) else 0
+            time.sleep(1.0)
+            cluster.read()
+
+
+def _wanted(rows: Sequence[AddressStatus], words: Sequence[str]) -> list[AddressStatus]:
+    wanted = set(words)
+    return [row for row in rows if not wanted or wanted & {row.address, row.group, row.owner}]
+
+
+def _print(
+    cluster: Cluster,
+    rows: Sequence[AddressStatus],
+    nodes: Sequence[NodeStatus],
+    only_nodes: bool,
+    every: bool,
+    as_json: bool,
+) -> None:
+    if as_json:
+        print_json(nodes if only_nodes else rows)
+        return
+    show(_nodes_table(nodes))
+    if only_nodes:
+        return
+    say("")
+    if len(rows) > ROWS_MAX and not every:
+        counts = Counter((row.state, row.owner or "nobody") for row in rows)
+        show(table(("STATE", "OWNER", "ADDRESSES"), [(s, o, str(c)) for (s, o), c in sorted(counts.items())], left=2))
+        rows = [row for row in rows if row.state != "owned"][:ROWS_MAX]
+        if rows:
+            say("")
+    if rows:
+        columns = ("ADDRESS", "GROUP", "STATE", "OWNER", "SINCE", "WHY")
+        show(table(columns, [_row(row, cluster.wall) for row in rows], left=4))
+
+
+def _row(row: AddressStatus, wall: float) -> tuple[str, ...]:
+    since = format_duration(max(wall - row.since, 0)) if row.since else "-"
+    return row.address, row.group, row.state, row.owner or "nobody", since, row.why
+
+
+def _nodes_table(nodes: Sequence[NodeStatus]) -> RenderableType:
+    columns = ("NODE", "STATE", "ADDRESSES", "UP", "GENERATION", "GATE", "WHY")
+    rows = [
+        (n.node, n.state, str(n.addresses), format_duration(n.age) if n.gate else "-", str(n.generation), n.gate, n.why)
+        for n in nodes
+    ]
+    return table(columns, rows, left=2)
+
+
+@click.command("plan")
+@click.option("--drain", metavar="NODE", default="", help="As if this node were drained besides.")
+@click.option("--lost", metavar="NODE", default="", help="As if this node were gone.")
+@json_option
+@config_option
+def plan_command(drain: str, lost: str, as_json: bool, config: Path | None) -> int:
+    """Show what would move now, and why, without moving it.
+
+    With another file as --config it shows what that configuration would move. The exit code is 1 when nothing would.
+
+    \b
+    Examples:
+      vip plan
+      vip plan --drain mta2
+      vip plan --lost mta1 --json
+    """
+    with opened(config) as cluster:
+        for name in (drain, lost):
+            if name:
+                cluster.node(name)
+        moves = moves_of(cluster.plan, cluster.view, cluster.wall, drain, lost)
+    if as_json:
+        print_json(moves)
+    elif not moves:
+        say("nothing would move")
+    else:
+        show(table(("WHAT", "ADDRESSES", "FROM", "TO", "WHY"), [_move_row(move) for move in moves]))
+        say(f"addresses that would move: {sum(len(move.addresses) for move in moves)}")
+    return 0 if moves else 1
+
+
+def _move_row(move: Move) -> tuple[str, ...]:
+    return move.bundle, str(len(move.addresses)), move.before or "nobody", move.after or "nobody", move.why
+
+
+@click.command("history")
+@click.option("-n", "count", type=click.IntRange(1, 1000), metavar="N", default=50, show_default=True,
+              help="How many of the last changes.")  # fmt: skip
+@json_option
+@config_option
+def history_command(count: int, as_json: bool, config: Path | None) -> int:
+    """Show the last changes of owner that the daemon of this machine saw.
+
+    Older ones are in the jlogd log that vip.log names, when one is configured.
+
+    \b
+    Examples:
+      vip history -n 20
+      vip history --json
+    """
+    settings = load(find_config(config))
+    if not settings.http:
+        raise RemoteError("vip.http is empty, so the daemon cannot be asked; read the log that vip.log names")
+    url = f"http://{settings.http}/stat"
+    try:
+        with urllib.request.urlopen(url, timeout=HISTORY_SECONDS_MAX) as answer:
+            entries = json.load(answer)["history"][-count:]
+    except (OSError, ValueError, KeyError) as error:
+        raise RemoteError(f"{url}: {error}; is the daemon running?") from None
+    if as_json:
+        print_json(entries)
+    elif entries:
+        rows = [
+            (_time(e["at"]), e["address"], e["before"] or "nobody", e["after"] or "nobody", e.get("why", ""))
+            for e in entries
+        ]
+        show(table(("AT", "ADDRESS", "FROM", "TO", "WHY"), rows, left=4))
+    return 0 if entries else 1
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().isoformat(timespec="milliseconds")

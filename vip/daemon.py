@@ -1,0 +1,506 @@
+"""The daemon of `vip run`: decisions (node.py) between the store (lines.py) and the kernel (hands.py).
+
+    store --snapshot, changes--> [queue] --> Node.act --> hands --> kernel
+          <--transactions------- clerks <---/    \\------> hooks, history, log
+          <--heartbeats--------- heart ---deadline------> kernel's gate
+
+The main thread decides: it takes what happened from one queue, asks the node what to do, and hands that on. It does
+nothing itself that could wait. The deadline is handed to the kernel by whoever moved it.
+
+Lock: `_deadline_lock` makes reading the session's deadline and giving it to the kernel one step, so that a heartbeat
+which comes back late can never open the gate of a session that was lost meanwhile.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from cluster.errors import StoreError
+from cluster.etcd import version_warning
+from cluster.gateway import txn_body
+from cluster.types import Snapshot, TxnResult, WatchBatch
+from jlogd.daemon.addresses import parse_http_address
+from jlogd.daemon.http import HttpServer
+from jlogd.daemon.notify import Notifier
+from jlogd.errors import ConfigError, JlogError
+from jlogd.version import VERSION
+from vip import farewell
+from vip.actions import (
+    Action,
+    Announce,
+    Beat,
+    Changed,
+    Commit,
+    Look,
+    Remove,
+    RemoveAll,
+    Resync,
+    Say,
+    Take,
+    Taken,
+)
+from vip.checks import Checks
+from vip.clock import boot_ns, ns, wall_seconds
+from vip.config import Settings, load
+from vip.errors import NameTaken, NotAllowed
+from vip.hands import Hands
+from vip.history import Entry, History
+from vip.hooks import Event, Hooks
+from vip.kernel import open_kernel
+from vip.kernel.interface import (
+    AddressGone,
+    Conflict,
+    EventsLost,
+    Floating,
+    GuardDied,
+    Kernel,
+    KernelEvent,
+    KernelSettings,
+    LinkChanged,
+    Present,
+)
+from vip.lines import HANDS_NS_MAX, Clerks, Heart, Stream
+from vip.links import Links
+from vip.metrics import registry_of
+from vip.node import Identity, Node
+from vip.places import blocks_down, floatings_of, interfaces_of
+from vip.records import GoneRecord, Keys, SessionRecord
+from vip.report import problems, stat
+from vip.session import Session
+from vip.stores import etcd_settings, opener
+from vip.timing import timing_of
+
+_log = logging.getLogger("vip")
+
+# How often the node is asked when nothing happens.
+TICK_SECONDS = 0.1
+# Links are read again this often, because an event may be lost.
+LINKS_NS = 10**9
+# Settings that a reload cannot change: what others rely on, and where we are.
+FIXED = (
+    "node",
+    "cluster",
+    "store",
+    "etcd",
+    "etcd_user",
+    "etcd_password_file",
+    "etcd_ca",
+    "etcd_cert",
+    "etcd_key",
+    "solo_file",
+    "timing",
+    "heartbeat",
+    "window",
+    "gate",
+    "http",
+    "log",
+    "probe",
+    "announce_rate_max",
+    "announce_refresh",
+)
+
+
+def place() -> str:
+    """This kernel since it started, and this network namespace: no two processes hold addresses at one place."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{os.stat('/proc/self/ns/net').st_ino}"
+
+
+class Daemon:
+    """All parts of a running daemon, used by the thread that made it."""
+
+    def __init__(self, settings: Settings, kernel: Kernel | None = None) -> None:
+        self.settings = settings
+        self.counts: Counter[str] = Counter()
+        self.kernel = kernel or open_kernel(_kernel_settings(settings))
+        self._inbox: queue.SimpleQueue[Callable[[int], None]] = queue.SimpleQueue()
+        self._deadline_lock = threading.Lock()
+        self._seen = boot_ns()
+        self._links_read = 0
+        self._links = Links()
+        self._epoch = 0
+        self._owners: dict[str, int] = {}
+        self._conflicts: dict[str, str] = {}
+        self._farewell_of: tuple[int, str] = (0, "")
+        capabilities = self.kernel.start(lambda event: self._post(lambda now: self._kernel_event(now, event)))
+        try:
+            self._refuse_own_addresses(settings)
+            for remark in capabilities.remarks:
+                _log.warning("%s", remark)
+            timing = timing_of(
+                settings.timing, capabilities.lateness_ns, float(settings.heartbeat), float(settings.window)
+            )
+            identity = Identity(settings.node, place(), VERSION, capabilities.gate)
+            self.node = Node(settings, identity, timing, alone=settings.store == "solo")
+            open_store = opener(settings)
+            self.heart = Heart(open_store(), timing, self._current, self._awake, self._deadline_moved)
+            prefix = Keys(settings.cluster).prefix
+            self.stream = Stream(open_store(), prefix, timing, self._synced, self._changed, self._broken)
+            self.clerks = Clerks(open_store)
+            self.hands = Hands(self.kernel, ns(float(settings.probe)), self._deadline, self)
+            self.hooks = Hooks(settings.hooks)
+            self.history = History(settings.log)
+            self.checks = Checks(lambda: self._post(lambda now: self._tell_health()))
+            self.http = self._make_http(settings)
+            self._probe_store = open_store()
+        except BaseException:
+            self.kernel.stop()
+            raise
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    def run(self, signals: queue.SimpleQueue[int], path: Path | None, notifier: Notifier) -> int:
+        """Until a signal ends it, or it must not run; the exit code."""
+        self._start()
+        notifier.ready(f"node {self.settings.node}")
+        try:
+            while self.node.phase != "ended":
+                self.turn()
+                notifier.watchdog()
+                if self.node.refused:
+                    raise NameTaken(self.node.refused)
+                while not signals.empty():
+                    self._signal(signals.get(), path, notifier)
+        finally:
+            notifier.stopping()
+            self.close()
+        _log.info("stopped; every address was removed")
+        return 0
+
+    def turn(self) -> None:
+        """Take in what happened, decide, hand on."""
+        try:
+            told: Callable[[int], None] | None = self._inbox.get(timeout=TICK_SECONDS)
+        except queue.Empty:
+            told = None
+        # Whatever is waiting is taken in before anything is decided.
+        while told is not None:
+            told(boot_ns())
+            told = None if self._inbox.empty() else self._inbox.get()
+        now = self._seen = boot_ns()
+        if now - self._links_read > LINKS_NS:
+            self._links_read = now
+            self._tell_health()
+        for action in self.node.act(now, wall_seconds()):
+            self._carry_out(action)
+        self._set_deadline()
+        self._prepare_farewell()
+
+    def wake(self) -> None:
+        """Do not wait for the next tick."""
+        self._post(lambda now: None)
+
+    def stop(self) -> None:
+        """Begin to hand everything over."""
+        self.node.stop(boot_ns())
+
+    def close(self) -> None:
+        """Whatever happened: no address stays, no thread goes on."""
+        self.node.session.lose("the daemon ends")
+        self.kernel.set_deadline(0)
+        for part in (self.heart, self.stream, self.clerks, self.checks, self.hands):
+            part.close()
+        self.hooks.close()
+        self.history.close()
+        if self.http is not None:
+            self.http.close()
+        self._probe_store.close()
+        self.kernel.stop()
+
+    def _start(self) -> None:
+        self.checks.configure(self.settings.check)
+        for part in (self.heart, self.stream, self.clerks, self.hands, self.hooks, self.history):
+            part.start()
+        if self.http is not None:
+            self.http.start()
+        self._tell_health()
+        threading.Thread(target=self._warn_of_version, name="vip-version", daemon=True).start()
+        gc.collect()
+        gc.freeze()  # what is there now stays for ever: collections need not walk it
+
+    def _signal(self, number: int, path: Path | None, notifier: Notifier) -> None:
+        if number == signal.SIGHUP:
+            notifier.reloading()
+            self._reload(path)
+            notifier.ready()
+        elif self.node.phase != "stop":
+            _log.info("%s: handing everything over", signal.Signals(number).name)
+            self.stop()
+
+    def _reload(self, path: Path | None) -> None:
+        """Read the configuration again; a wrong one changes nothing."""
+        if path is None:
+            return
+        try:
+            new = load(path)
+            self._refuse_own_addresses(new)
+            kept = [name for name in FIXED if getattr(new, name) != getattr(self.settings, name)]
+            if kept:
+                names = ", ".join(f"vip.{name}" for name in kept)
+                raise ConfigError(f"{path}: {names} changed, which needs a restart")
+            self.kernel.set_interfaces({*interfaces_of(self.settings), *interfaces_of(new)})
+        except JlogError as error:
+            _log.error("SIGHUP: nothing changed: %s", error)
+            return
+        self.settings = new
+        self.node.configure(new)
+        self.checks.configure(new.check)
+        self.hooks.settings = new.hooks
+        _log.info(
+            "SIGHUP: generation %d with %d addresses is in force here",
+            new.generation,
+            len(self.node.holdings.floatings),
+        )
+
+    def _refuse_own_addresses(self, settings: Settings) -> None:
+        own = self.kernel.foreign()
+        for address in floatings_of(settings):
+            if address in own:
+                raise NotAllowed(
+                    f"{address} is on {own[address]} already, and not by vip: a machine's own address must not float; "
+                    "take it out of the configuration, or remove it from the interface"
+                )
+
+    # ---- carrying out -----------------------------------------------------------------------------------------------
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case Take() | Remove() | RemoveAll() | Look() | Announce():
+                if isinstance(action, RemoveAll):
+                    self._set_deadline()  # the gate closes before anything slower is begun
+                self.hands.put(action)
+            case Commit():
+                self._commit(action)
+            case Beat():
+                self.heart.beat_now()
+            case Resync():
+                self.stream.resync()
+            case Changed():
+                self._note(action)
+            case Say(sentence, level):
+                _log.log({"info": logging.INFO, "warning": logging.WARNING}.get(level, logging.ERROR), "%s", sentence)
+
+    def _commit(self, commit: Commit) -> None:
+        def answered(sent: int, result: TxnResult | None) -> None:
+            self._post(lambda now: self.node.committed(now, commit, sent, result))
+
+        if commit.kind == "open":
+            self.counts["sessions"] += 1
+        self.clerks.commit(commit.txn, answered)
+
+    def _note(self, changed: Changed) -> None:
+        """Changes of owner: remembered, counted, and written down by who took or gave."""
+        at, me = wall_seconds(), self.settings.node
+        for change in changed.changes:
+            self.counts["changes"] += 1
+            bundle = self.node.plan.bundle_of.get(change.address)
+            group = (
+                next((unit.group for unit in bundle.units if change.address in unit.addresses), "") if bundle else ""
+            )
+            entry = Entry(at, change.address, group, change.before, change.after, change.why, me)
+            self.history.note(entry, write=change.after == me or (not change.after and change.before == me))
+        if len(changed.changes) <= 5:
+            for change in changed.changes:
+                _log.info(
+                    "%s: %s -> %s: %s", change.address, change.before or "nobody", change.after or "nobody", change.why
+                )
+        else:
+            _log.info("%d addresses have other owners", len(changed.changes))
+
+    def _set_deadline(self) -> None:
+        with self._deadline_lock:
+            self.kernel.set_deadline(self.node.session.deadline)
+
+    def _prepare_farewell(self) -> None:
+        """What the guard says for us if we die: it belongs to one session."""
+        session = self.node.session
+        revision, token = 0 if session.lost else session.revision, self.heart.token
+        if (revision, token) == self._farewell_of:
+            return
+        self._farewell_of = revision, token
+        if not revision or self.settings.store != "etcd":
+            self.kernel.set_farewell(b"")
+            return
+        etcd = etcd_settings(self.settings)
+        gone = self.node.view.gones.get(self.settings.node, GoneRecord())
+        body = txn_body(session.farewell(gone))
+        self.kernel.set_farewell(
+            farewell.compose(etcd.endpoints, body, token, etcd.tls.ca, etcd.tls.cert, etcd.tls.key)
+        )
+
+    # ---- told, from other threads -----------------------------------------------------------------------------------
+
+    def _post(self, told: Callable[[int], None]) -> None:
+        self._inbox.put(told)
+
+    def _synced(self, epoch: int, snapshot: Snapshot) -> None:
+        def told(now: int) -> None:
+            self._epoch = epoch
+            self.node.sync(now, snapshot)
+
+        self._post(told)
+
+    def _changed(self, epoch: int, batch: WatchBatch) -> None:
+        def told(now: int) -> None:
+            if epoch == self._epoch and self.node.view.synced is not None:
+                self.node.apply(now, batch)
+
+        self._post(told)
+
+    def _broken(self, epoch: int, why: str) -> None:
+        def told(now: int) -> None:
+            if epoch == self._epoch:
+                self.node.hole(why)
+
+        self._post(told)
+
+    def taken(self, taken: Taken) -> None:
+        def told(now: int) -> None:
+            done = [f for f in taken.addresses if f.address not in taken.failed and f.address not in taken.foreign]
+            self.counts["taken"] += len(done)
+            self.node.taken(now, taken)
+            self._run_hook("take", done)
+
+        self._post(told)
+
+    def removed(self, addresses: tuple[Floating, ...], failed: dict[str, str]) -> None:
+        def told(now: int) -> None:
+            done = [floating for floating in addresses if floating.address not in failed]
+            self.counts["removed"] += len(done)
+            self.node.removed(now, addresses, failed)
+            self._run_hook("release", done)
+
+        self._post(told)
+
+    def removed_all(self, failed: str) -> None:
+        def told(now: int) -> None:
+            there = list(self.node.holdings.present.values())
+            self.node.removed_all(now, failed)
+            if not failed:
+                self.counts["removed"] += len(there)
+                self._run_hook("release", there)
+
+        self._post(told)
+
+    def looked(self, present: list[Present]) -> None:
+        self._post(lambda now: self.node.looked(now, present))
+
+    def failed(self, why: str) -> None:
+        self._post(lambda now: _log.error("%s", why))
+
+    def _run_hook(self, event: Event, floatings: list[Floating]) -> None:
+        if not getattr(self.hooks.settings, event):
+            return
+        bundle_of = self.node.plan.bundle_of
+        self.hooks.tell(
+            event,
+            [
+                {"address": f.address, "interface": f.interface, "bundle": bundle_of[f.address].name}
+                for f in floatings
+                if f.address in bundle_of
+            ],
+        )
+
+    def _kernel_event(self, now: int, event: KernelEvent) -> None:
+        match event:
+            case LinkChanged():
+                self._tell_health()
+            case AddressGone(floating):
+                self.node.gone(now, floating.address)
+            case Conflict(address, interface, mac, defended):
+                self._conflicts[address] = mac
+                _log.error("%s: %s on %s announces it too%s", address, mac, interface, "; defended" if defended else "")
+            case EventsLost():
+                self._links_read = 0
+            case GuardDied(restarted, why):
+                _log.error("the guard died: %s; %s", why, "a new one runs" if restarted else "there is none now")
+
+    def _tell_health(self) -> None:
+        """Links and checks, as they are now."""
+        try:
+            up = self._links.stable(boot_ns(), {name for name, link in self.kernel.links().items() if link.up})
+        except (JlogError, OSError) as error:
+            _log.error("links cannot be read: %s", error)
+            return
+        self.node.health(blocks_down(self.settings, up), self.checks.failing())
+
+    def _warn_of_version(self) -> None:
+        try:
+            status = self._probe_store.status(within=5.0)
+        except StoreError as error:
+            _log.warning("the store does not answer: %s", error)
+            return
+        if status.kind == "etcd":
+            warning = version_warning(status.version)
+            _log.log(logging.WARNING if warning else logging.INFO, "%s", warning or f"etcd {status.version}")
+
+    # ---- asked, from other threads ----------------------------------------------------------------------------------
+
+    def _current(self) -> tuple[Session, SessionRecord]:
+        return self.node.session, self.node.record
+
+    def _deadline(self) -> int:
+        return self.node.session.deadline
+
+    def _deadline_moved(self) -> None:
+        self._set_deadline()
+        self.hands.refresh()
+        if self.node.session.lost:
+            self.wake()
+
+    def _awake(self) -> bool:
+        """Whether this daemon still decides and acts; if not, it must not go on holding."""
+        now, busy = boot_ns(), self.hands.busy_since
+        return now - self._seen < self.node.timing.window and not (busy and now - busy > HANDS_NS_MAX)
+
+    def failing(self) -> dict[str, str]:
+        """Checks that fail, with the reason."""
+        return self.checks.failing()
+
+    def _make_http(self, settings: Settings) -> HttpServer | None:
+        if not settings.http:
+            return None
+        return HttpServer(
+            parse_http_address(settings.http),
+            metrics=registry_of(self),
+            health=lambda: problems(self),
+            ready=lambda: [] if self.node.record.ready else ["this node may not put up addresses yet"],
+            stat=lambda: stat(self),
+        )
+
+
+def _kernel_settings(settings: Settings) -> KernelSettings:
+    return KernelSettings(
+        gate=settings.gate,
+        interfaces=interfaces_of(settings),
+        announce_refresh_seconds=float(settings.announce_refresh),
+        announce_rate_max=settings.announce_rate_max,
+    )
+
+
+def run(path: Path) -> int:
+    """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot run."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    settings = load(path)
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    daemon = Daemon(settings)
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        signals.put(number)
+        daemon.wake()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, note)
+    _log.info("vip %s runs node %s of cluster %s", VERSION, settings.node, settings.cluster)
+    return daemon.run(signals, path, Notifier())

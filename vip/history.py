@@ -1,0 +1,104 @@
+"""Changes of owner: the last ones in memory, for `vip history`; and all of them in a jlogd log, when one is configured.
+
+A record of the log is one JSON object: at, address, group, before, after, why, by (the node that tells). Every node
+tells what it took up and laid down itself, so each change stands there once, told by who did it; the end of a node
+that could not tell any more is told by whoever takes over.
+
+Lock: `_lock` over the ring. The log is written by a thread of its own: a log that is full or away holds up nothing;
+what does not fit into the queue is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+
+import msgspec
+
+_log = logging.getLogger("vip")
+
+CHANGES_MAX = 20_000
+WAITING_MAX = 20_000
+# How long the writer rests after the log could not be written.
+REST_SECONDS = 2.0
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One change of owner."""
+
+    at: float
+    address: str
+    group: str
+    before: str
+    after: str
+    why: str
+    by: str
+
+
+class History:
+    """Remembers and writes down."""
+
+    def __init__(self, log: str) -> None:
+        self._log_target = log
+        self._lock = threading.Lock()
+        self._ring: deque[Entry] = deque(maxlen=CHANGES_MAX)
+        self._waiting: queue.Queue[Entry | None] = queue.Queue(WAITING_MAX)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vip-history", daemon=True)
+        self.dropped = 0
+        self.failure = ""
+
+    def start(self) -> None:
+        if self._log_target:
+            self._thread.start()
+
+    def note(self, entry: Entry, write: bool) -> None:
+        with self._lock:
+            self._ring.append(entry)
+        if write and self._log_target:
+            try:
+                self._waiting.put_nowait(entry)
+            except queue.Full:
+                self.dropped += 1
+
+    def last(self, count: int) -> list[Entry]:
+        with self._lock:
+            return list(self._ring)[-count:]
+
+    def close(self) -> None:
+        """Write what waits, for a moment."""
+        self._end.set()
+        try:
+            self._waiting.put_nowait(None)
+        except queue.Full:
+            return
+        if self._thread.is_alive():
+            self._thread.join(timeout=REST_SECONDS)
+
+    def _run(self) -> None:
+        import jlogd
+        from jlogd.errors import JlogError
+
+        pending: list[Entry] = []
+        while True:
+            try:
+                with jlogd.open(self._log_target) as log, log.writer() as writer:
+                    self.failure = ""
+                    while True:
+                        if not pending:
+                            entry = self._waiting.get()
+                            if entry is None:
+                                return
+                            pending = [entry]
+                        for known in pending:
+                            writer.append(msgspec.json.encode(known))
+                        writer.flush()
+                        pending = []
+            except (JlogError, OSError) as error:
+                if not self.failure:
+                    _log.warning("changes of owner cannot be written to %s: %s", self._log_target, error)
+                self.failure = str(error)
+                if self._end.wait(REST_SECONDS):
+                    return

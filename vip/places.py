@@ -1,0 +1,31 @@
+"""Where on this node each address of a configuration goes."""
+
+from __future__ import annotations
+
+from vip.addresses import block_of, parse_block
+from vip.config import Settings
+from vip.kernel.interface import Floating
+from vip.units import units_of
+
+
+def floatings_of(settings: Settings) -> dict[str, Floating]:
+    """Address -> interface and prefix length, by the smallest block that holds it."""
+    blocks = {parse_block(topology.block): topology for topology in settings.topology}
+    found = {}
+    for unit in units_of(settings):
+        for address in unit.addresses:
+            block = block_of(address, blocks)
+            if block is not None:
+                topology = blocks[block]
+                found[address] = Floating(address, topology.interface, topology.prefix_length or block.max_prefixlen)
+    return found
+
+
+def interfaces_of(settings: Settings) -> tuple[str, ...]:
+    """Every interface that floating addresses may be put on."""
+    return tuple(dict.fromkeys(topology.interface for topology in settings.topology))
+
+
+def blocks_down(settings: Settings, up: set[str]) -> list[str]:
+    """Blocks whose interface is not among those that are `up`."""
+    return [str(parse_block(topology.block)) for topology in settings.topology if topology.interface not in up]

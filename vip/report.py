@@ -1,0 +1,71 @@
+"""What a running daemon tells about itself: problems, `/stat`, and numbers for metrics. Asked by other threads.
+
+No locks: what is read may change meanwhile, so tables are copied before they are walked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from jlogd.errors import JlogError
+from vip.clock import boot_ns, seconds, wall_seconds
+from vip.status import AddressStatus, NodeStatus, addresses_of, nodes_of
+
+if TYPE_CHECKING:
+    from vip.daemon import Daemon
+
+# Changes of owner that `/stat` tells, and `vip history` can show.
+HISTORY_TOLD_MAX = 1000
+
+
+def owner_counts(daemon: Daemon) -> dict[str, int]:
+    """Addresses by live owner."""
+    view = daemon.node.view
+    counts: Counter[str] = Counter(dict.fromkeys(list(view.sessions), 0))
+    counts.update(filter(None, map(view.owner, list(daemon.node.holdings.floatings))))
+    return dict(counts)
+
+
+def kernel_counts(daemon: Daemon) -> dict[str, int]:
+    try:
+        return dict(daemon.kernel.counters().values)
+    except JlogError:
+        return {}
+
+
+def problems(daemon: Daemon) -> list[str]:
+    """What is wrong, in words; nothing when all is well."""
+    node = daemon.node
+    found = list(node.trouble.values())
+    if node.phase != "live":
+        found.append(f"there is no session: {daemon.stream.failure or daemon.heart.failure or node.phase}")
+    for address, mac in sorted(node.holdings.blocked().items()):
+        found.append(f"{address} is BLOCKED: {mac}, which is none of ours, has it")
+    found += [f"check {name} fails: {why}" for name, why in daemon.checks.failing().items()]
+    mine, highest = node.plan.settings.generation, node.view.generation
+    if mine < highest:
+        found.append(f"generation {highest} is in force, the configuration here has {mine}: bring it up to date")
+    return found
+
+
+def stat(daemon: Daemon) -> dict[str, object]:
+    """Everything at once, for `/stat`."""
+    now, wall, node = boot_ns(), wall_seconds(), daemon.node
+    addresses: list[AddressStatus] = []
+    nodes: list[NodeStatus] = []
+    if node.view.synced is not None:
+        addresses, nodes = addresses_of(node.plan, node.view, wall), nodes_of(node.plan, node.view, now, wall)
+    return {
+        "node": daemon.settings.node,
+        "phase": node.phase,
+        "ready": node.record.ready,
+        "session": node.session.revision,
+        "deadline_in": max(seconds(node.session.deadline - now), 0.0),
+        "held": sorted(node.holdings.present),
+        "here": {address: node.holdings.state(address, now) for address in sorted(node.holdings.mine())},
+        "problems": problems(daemon),
+        "nodes": nodes,
+        "addresses": addresses,
+        "history": daemon.history.last(HISTORY_TOLD_MAX),
+    }
