@@ -516,6 +516,22 @@ def test_a_duration_survives_its_text(microseconds: int) -> None:
     assert parse_duration(duration_text(microseconds / 1e6)) == microseconds / 1e6
 
 
+@given(st.text(max_size=70), st.text(max_size=70))
+def test_no_name_leaves_the_directory_of_its_template(node: str, subcluster: str) -> None:
+    text = f"[node]\nname = {json.dumps(node)}\nsubcluster = {json.dumps(subcluster)}\n"
+    try:
+        config = parse(f'{text}spool = "/san/%{{subcluster}}/%{{node}}"')
+    except ConfigError:
+        return
+    assert config.spool.parent.parent == Path("/san") and config.spool.resolve() == config.spool
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True))
+def test_every_accepted_name_is_one_step_down(name: str) -> None:
+    config = parse(f'[node]\nname = "{name}"\nspool = "/san/%{{node}}"')
+    assert config.spool == Path("/san") / name and config.spool.resolve().parent == Path("/san")
+
+
 # Reload
 
 

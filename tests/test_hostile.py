@@ -26,6 +26,7 @@ from wire_support import Daemon, Raw, make_log, numbered, records_in
 
 import jlogd
 from jlogd.daemon import watch
+from jlogd.daemon.server import Server
 from jlogd.daemon.tally import OTHERS, PEERS_MAX, Tally
 from jlogd.journal.batch import encode
 from jlogd.wire import messages as m
@@ -97,6 +98,39 @@ def test_a_unix_socket_is_bounded_by_the_memory_it_takes(
         raw.append(numbered(0))
         raw.outcomes(1)
         assert len(records_in(spool)) == 1
+
+
+def test_a_client_that_is_fast_is_not_taken_for_one_that_floods(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks it sends many times what a message may have, in messages that are complete."""
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 1.0)
+    make_log(spool, durability="os")
+    with Daemon(spool) as made, jlogd.open(made.target()) as log, log.writer() as writer:
+        looks = made.server._door.watch.looks + 3
+        sent = 0
+        while made.server._door.watch.looks < looks or sent <= 2 * watch.MESSAGE_BYTES_MAX:
+            writer.append(b"x" * MIB)
+            sent += MIB
+        writer.flush()
+        assert made.server.tally.counts() == {} and made.server.stats()["sessions"] == 1
+
+
+def test_nobody_ends_the_session_of_another_user(spool: Path, tmp_path: Path) -> None:
+    """Not even who knows its random name: to be the same client it must have come as the same user."""
+    make_log(spool, subscribers=["master"])
+    with Daemon(spool) as made:
+        server = Server(made.logs, ["tcp://127.0.0.1:0", f"ipc://{tmp_path}/s"])
+        server.start()
+        over_tcp, over_ipc = server.addresses
+        try:
+            with Raw(over_tcp, client="same") as first, Raw(over_ipc, client="same") as other:
+                first.hold("master")
+                assert isinstance(other.ask(m.Subscribe(0, "mainlog", "master", credit=1)), m.Refused)
+                assert first.settle() == [] and server.current()["sessions"] == 2
+                with Raw(over_tcp, client="same") as again:
+                    again.hold("master")
+                    assert server.current()["sessions"] == 2
+        finally:
+            server.close()
 
 
 # Frames

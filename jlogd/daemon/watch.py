@@ -125,6 +125,7 @@ class Watch:
         self._faults: dict[bytes, tuple[int, float]] = {}
         self._failed = ""
         self._trimmed = 0.0
+        self.looks = 0
         self.sessions: frozenset[int] = frozenset()  # descriptors of those that have one; replaced as a whole
         self._most = _connections_max()
         self._thread = threading.Thread(target=self._run, name="jlogd watch", daemon=True)
@@ -246,6 +247,7 @@ class Watch:
             counter.pop(descriptor, None)
 
     def _look(self, now: float) -> None:
+        self.looks += 1
         pressed = _memory_bytes() > MEMORY_BYTES_MAX
         if pressed and now - self._trimmed > TRIM_SECONDS:
             self._trimmed = now
@@ -260,8 +262,8 @@ class Watch:
         messages = self._heard[found.descriptor]
         acked, received, waiting = _progress(found)
         if messages != found.messages:
-            # The bytes of a message came before it was complete: what was there at the last look is a lower bound.
-            found.messages, found.mark, found.active = messages, found.received, now
+            # Some of what came since the last look may be of the next message: it is not held against it.
+            found.messages, found.mark, found.active = messages, received, now
             found.pressing = found.quiet = 0
         elif received != found.received or waiting:
             found.pressing, found.quiet = found.pressing + 1, 0
