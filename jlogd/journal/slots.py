@@ -108,7 +108,7 @@ class SlotFile:
         return None
 
     def write(self, payload: bytes, *, sync: bool = False, guard: Callable[[], None] | None = None) -> None:
-        """Make `payload` the state; with `sync`, durably. `guard` is called just before it is written, and may raise."""
+        """Make `payload` the state; with `sync`, durably. `guard` is called just before that, and may raise."""
         target = self._spare()
         slot = encode_slot(self._kind, self.generation + 1, payload)
         if guard is not None:
