@@ -174,6 +174,29 @@ def test_numbers_that_a_subscriber_has_passed_are_not_given_out_again(disk: Mode
     assert again.commit([encode([b"new"])]) == [Receipt(4, 1)]
 
 
+def test_what_a_recovery_only_began_is_not_believed(disk: ModelProcess) -> None:
+    """Killed while it writes the acknowledged batches again, it leaves a segment that seems to end before them."""
+    journal = make(disk, Settings(durability="interval=60s"))
+    for number in range(3):
+        journal.commit([encode([b"%d" % number + LARGE])])
+    disk.disk.faults = [Fault(crash=True, op="append", path="*.seg", after=True)]
+    with pytest.raises(Crash):
+        journal.commit([encode([b"not acknowledged"])])
+    disk.kill()
+    home = disk.disk.process()
+    disk.disk.faults = [
+        Fault(short=3000, op="append", path="*-00000002.seg"),
+        Fault(crash=True, op="append", path="*-00000002.seg", at=2),
+    ]
+    with pytest.raises(Crash):
+        Journal.open(PATH, disk=home)
+    disk.disk.faults = []
+    disk.disk.kill()
+    again = Journal.open(PATH, disk=disk.disk.process())
+    again.sync()
+    assert read(again)[:3] == [b"%d" % number + LARGE for number in range(3)]
+
+
 def test_a_torn_group_is_left_behind_whole(disk: ModelProcess) -> None:
     """A batch that follows damage, and that no later sync vouches for, may have been refused: it is not taken up."""
     journal = make(disk)

@@ -18,6 +18,7 @@ every moment one slot is intact on disk, and writes that need not be durable cos
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 from crc32c import crc32c
@@ -106,10 +107,12 @@ class SlotFile:
                 return payload
         return None
 
-    def write(self, payload: bytes, *, sync: bool = False) -> None:
-        """Make `payload` the state; with `sync`, durably."""
+    def write(self, payload: bytes, *, sync: bool = False, guard: Callable[[], None] | None = None) -> None:
+        """Make `payload` the state; with `sync`, durably. `guard` is called just before that, and may raise."""
         target = self._spare()
         slot = encode_slot(self._kind, self.generation + 1, payload)
+        if guard is not None:
+            guard()
         self._file.pwrite(slot, target * STRIDE)
         self.generation += 1
         self._remember(target, slot, payload)

@@ -312,9 +312,9 @@ class Hold:
 
     def replace(self, **changes: object) -> None:
         """Write a changed state. Raises `Fenced`."""
-        self.check_owner()
-        self.state = replace(self.state, updated=time.time_ns(), **changes)  # type: ignore[arg-type]
-        self._file.write(self.state.encode())
+        state = replace(self.state, updated=time.time_ns(), **changes)  # type: ignore[arg-type]
+        self._file.write(state.encode(), guard=self.check_owner)
+        self.state = state
 
     def check_owner(self) -> None:
         """Raises `Fenced` when another host has taken the log over."""
