@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import machine, plot, report
+from bench.cases.aggregate import run_aggregate
 from bench.cases.append import run_cell
 from bench.cases.latency import RATES, run_latency
 from bench.cases.memory import run_memory
@@ -40,7 +41,7 @@ PICTURE = ROOT.parent / "docs" / "images" / "bench.svg"
 WORKERS = 4
 # Columns of the tables when they do not go to a terminal.
 WIDTH = 132
-CASES = ("append", "stream", "read", "latency", "syslog", "memory")
+CASES = ("append", "stream", "read", "latency", "syslog", "memory", "aggregate")
 KEYS = [system.key for system in (*SYSTEMS, *PARTS)]
 DEFAULT_KEYS = [system.key for system in SYSTEMS]
 BATCHES = (1, 10, 100, 1000, 10_000)
@@ -151,7 +152,8 @@ def _case(context: Context, case: str, systems: Sequence[type[System]], batches:
     elif case == "latency":
         yield from run_latency(context, systems)
     elif any(system.key == "jlogd-zmq" for system in systems):
-        yield from run_syslog(context) if case == "syslog" else run_memory(context)
+        run = {"syslog": run_syslog, "memory": run_memory, "aggregate": run_aggregate}[case]
+        yield from run(context)
 
 
 def _cells(
@@ -176,7 +178,7 @@ def _steps(profile: Profile, cases: Sequence[str], systems: Sequence[type[System
         elif case == "latency":
             total += sum(len(RATES) for system in systems if system.follows)
         else:
-            total += 2
+            total += 7 if case == "aggregate" else 2
     return total
 
 

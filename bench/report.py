@@ -45,7 +45,7 @@ def _tables(run: Run) -> Iterator[Table]:
         rows = [row for row in run.rows if row.case == case]
         for record_bytes, producers in dict.fromkeys((row.record_bytes, row.producers) for row in rows):
             yield _appends(case, [r for r in rows if (r.record_bytes, r.producers) == (record_bytes, producers)])
-    simple = (_reads, _latencies, _others)
+    simple = (_reads, _latencies, _aggregates, _others)
     for make in simple:
         table = make(run.rows)
         if table.row_count:
@@ -107,6 +107,19 @@ def _latencies(rows: Sequence[Row]) -> Table:
         if row.case == "latency" and row.rate:
             times = (duration(row.p50), duration(row.p99), duration(row.p999))
             table.add_row(f"{row.offered:,}", row.label, *times, row.note, row.durability)
+    return table
+
+
+def _aggregates(rows: Sequence[Row]) -> Table:
+    table = Table(title="Records of two nodes into files on a third party", title_justify="left")
+    for column in ("", "how", "records/s", "of the limit", "p50", "p99", "durability"):
+        table.add_column(column, justify="left" if column in ("", "how", "durability") else "right")
+    limit = find(rows, case="aggregate", system="limit")
+    for row in rows:
+        if row.case == "aggregate" and row.rate:
+            share = f"{row.rate / limit.rate:.0%}" if limit and row.note != "latency" else ""
+            times = (duration(row.p50), duration(row.p99)) if row.p99 else ("", "")
+            table.add_row(row.label, row.note, number(row.rate), share, *times, row.durability)
     return table
 
 

@@ -23,6 +23,9 @@ SYSLOG_RATE = 300_000
 GROUP_TIMES = 3
 GROUP_SYNCS = 5
 MEMORY_BYTES = 150_000_000
+AGGREGATE_TIMES = 5
+AGGREGATE_SHARE = 0.60
+AGGREGATE_P99_SECONDS = 0.050
 LARGE_BATCHES = (1000, 10_000)
 
 
@@ -42,6 +45,7 @@ def judge(rows: Sequence[Row]) -> list[Target]:
     targets += [_syslog(rows, framing) for framing in ("lines", "octet-counted")]
     targets += _group_commit(rows)
     targets.append(_memory(rows))
+    targets += _aggregate(rows)
     return targets
 
 
@@ -151,3 +155,32 @@ def _memory(rows: Sequence[Row]) -> Target:
         name=f"{name} by {row.backlog / 1e9:.1f} GB", wanted=wanted, found=f"{row.memory / 1e6:.0f} MB",
         met=row.memory < MEMORY_BYTES,
     )  # fmt: skip
+
+
+def _aggregate(rows: Sequence[Row]) -> list[Target]:
+    def row(system: str, note: str) -> Row | None:
+        return find(rows, case="aggregate", system=system, note=note)
+
+    live, late, limit = row("jlogd", "live"), row("jlogd", "catch-up"), row("limit", "live")
+    rival, latency = row("rsyslog-disk", "live"), row("jlogd", "latency")
+    targets = []
+    name, wanted = "aggregate, against rsyslog with its queue synced", f"at least {AGGREGATE_TIMES}x"
+    if live and rival:
+        found = f"{live.rate / rival.rate:.1f}x ({number(live.rate)} and {number(rival.rate)} records/s)"
+        targets.append(Target(name=name, wanted=wanted, found=found, met=live.rate >= AGGREGATE_TIMES * rival.rate))
+    else:
+        targets.append(_unmeasured(name, wanted))
+    for how, mine in (("live", live), ("from a backlog", late)):
+        name, wanted = f"aggregate, {how}, of write + fdatasync", f"at least {AGGREGATE_SHARE:.0%}"
+        if mine and limit:
+            share = mine.rate / limit.rate
+            targets.append(Target(name=name, wanted=wanted, found=f"{share:.0%}", met=share >= AGGREGATE_SHARE))
+        else:
+            targets.append(_unmeasured(name, wanted))
+    name, wanted = "aggregate, append to durable in the file at 50,000/s, p99", "under 50 ms"
+    if latency:
+        met = latency.p99 < AGGREGATE_P99_SECONDS
+        targets.append(Target(name=name, wanted=wanted, found=duration(latency.p99), met=met))
+    else:
+        targets.append(_unmeasured(name, wanted))
+    return targets

@@ -142,6 +142,9 @@ class ModelLedger:
     def part(self, target: str) -> int:
         return self._medium.ledger[2].get(target, 1)
 
+    def all_files(self) -> list[tuple[str, FileState]]:
+        return list(self._medium.ledger[1].items())
+
     def commit(self, changes: Changes) -> None:
         if changes:
             with self._medium.disk.call(self._process, "commit", Path("/ledger")):

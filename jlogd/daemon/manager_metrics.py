@@ -69,6 +69,7 @@ COUNTERS = {
     "files_left": _metric("left_files", "counter", "Text files left alone because someone changed them.", ()),
     "files_moved": _metric("moved_files", "counter", "Text files that were renamed or removed by others.", ()),
     "files_cut_back": _metric("cut_back_files", "counter", "Text files cut back to what the ledger says.", ()),
+    "files_compressed": _metric("compressed_files", "counter", "Text files that were compressed when closed.", ()),
     "files_evicted": _metric("evicted_files", "counter", "Text files closed to keep to open_files_max.", ()),
 }
 

@@ -35,6 +35,7 @@ NEEDS_RESTART: dict[str, str] = {
     "manager.file_mode": "files are open with the old mode",
     "manager.dir_mode": "files are open with the old mode",
     "manager.time_zone": "files are open under names of the old zone",
+    "manager.compress_closed": "files are kept as they were when the manager started",
     "manager.open_files_max": "it was set when the manager started",
     "manager.key": "the links to the nodes were made with the old key",
     "manager.insecure": "the links to the nodes were made with it",

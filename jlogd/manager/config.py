@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -124,6 +124,7 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     file_mode: str = "0640"
     dir_mode: str = "0755"
     time_zone: TimeZone = "local"
+    compress_closed: Literal["none", "zstd"] = "none"
     open_files_max: int = 1000
     memory: int = MEMORY_DEFAULT
     key: str = ""

@@ -32,6 +32,7 @@ import msgspec
 from crc32c import crc32c
 
 from jlogd.journal.batch import Batch, Gap
+from jlogd.manager.compress import Compressor
 from jlogd.manager.job import Job, rest, text_of
 from jlogd.manager.ledger import Changes, FileState, Ledger
 from jlogd.manager.output import OutputFailed
@@ -99,6 +100,8 @@ class FileOutput:
         self._directories = Directories(store, template.base, self._options.dir_mode)
         self._handles: OrderedDict[str, Handle] = OrderedDict()  # by target, the last used at the end
         self._pending = Changes()  # what is known here and not yet in the ledger
+        self._until = 0  # of the file that is being opened
+        self._compressor: Compressor | None = None
         self._busy: set[str] = set()  # targets of this round, which stay open
         self._counters: Counter[str] = Counter()
 
@@ -107,7 +110,7 @@ class FileOutput:
     def write(self, parcels: Sequence[Parcel]) -> Changes:
         jobs = self._jobs(parcels)
         self._busy = set(jobs)
-        handles = [self._ready(target) for target in jobs]
+        handles = [self._ready(target, job.until) for target, job in jobs.items()]
         self._directories.flush(self._map)
         if self._pending:
             # Before a byte is appended: a file that is longer than recorded is known to be ours.
@@ -141,7 +144,15 @@ class FileOutput:
             if now - handle.used > IDLE_SECONDS:
                 self._release(handle)
         changes, self._pending = self._pending, Changes()
+        if self._compressor is not None:
+            open_now = {handle.path for handle in self._handles.values()} | set(changes.files)
+            done = self._compressor.step(now, open_now.__contains__)
+            changes.files.update(done.files)
         return changes
+
+    def compress(self, compressor: Compressor) -> None:
+        """Have files compressed whose date is over; told before the first round."""
+        self._compressor = compressor
 
     def reset(self) -> None:
         for handle in self._handles.values():
@@ -156,7 +167,8 @@ class FileOutput:
         return changes
 
     def stats(self) -> dict[str, int]:
-        return {**dict(self._counters), "open": len(self._handles)}
+        compressed = {"compressed": self._compressor.compressed} if self._compressor is not None else {}
+        return {**dict(self._counters), **compressed, "open": len(self._handles)}
 
     # ---- what a round has for each file ----------------------------------------------------------------------------
 
@@ -169,7 +181,7 @@ class FileOutput:
                 moment = item.append_time if isinstance(item, Batch) else self._time_near(parcel, at, last_time)
                 last_time[source.key] = moment
                 target = self._target(source, moment)
-                job = jobs.get(target) or jobs.setdefault(target, Job(target))
+                job = jobs.get(target) or jobs.setdefault(target, Job(target, self._over(source, moment, target)))
                 if isinstance(item, Batch):
                     data, lines = text_of(item)
                     job.add(source.key, data, lines, item.count, 0)
@@ -187,6 +199,11 @@ class FileOutput:
         before = self._ledger.source(key)
         return last_time.get(key) or (before.last_time if before is not None else 0) or int(self._clock() * 1e9)
 
+    def _over(self, source: Source, moment: int, target: str) -> int:
+        """When the date in a path is over; asked only for files that are not open, and only when it matters."""
+        known = target in self._handles or self._compressor is None
+        return 0 if known else self._template.over(source.origin, moment)
+
     def _target(self, source: Source, moment: int) -> str:
         try:
             return self._template.expand(source.origin, moment)
@@ -195,13 +212,14 @@ class FileOutput:
 
     # ---- opening ---------------------------------------------------------------------------------------------------
 
-    def _ready(self, target: str) -> Handle:
+    def _ready(self, target: str, until: int) -> Handle:
         """The open file for a path, as the ledger says it is."""
         handle = self._handles.get(target)
         if handle is not None and not self._is_sound(handle):
             handle = None
         if handle is None:
             self._close_oldest(self._options.open_files_max - 1)
+            self._until = until
             handle = self._open(target)
             self._handles[target] = handle
         self._handles.move_to_end(target)
@@ -297,7 +315,7 @@ class FileOutput:
         return Handle(path, file, state, self._clock())
 
     def _begin(self, target: str, path: str, file: TextFile) -> Handle:
-        state = FileState(target, file.identity(), made=int(self._clock()))
+        state = FileState(target, file.identity(), made=int(self._clock()), until=self._until)
         self._pending.files[path] = state
         return Handle(path, file, state, self._clock())
 

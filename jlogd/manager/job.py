@@ -11,9 +11,11 @@ from jlogd.journal.disk import Buffer
 
 @dataclass(slots=True)
 class Job:
-    """See the module's text. `sources` has records written and lost by source."""
+    """See the module's text. `sources` has records written and lost by source; `until` is when the date in the
+    path is over, for a file that is made for this."""
 
     target: str
+    until: int = 0
     buffers: list[Buffer] = field(default_factory=list)
     lines: int = 0
     sources: dict[str, tuple[int, int]] = field(default_factory=dict)

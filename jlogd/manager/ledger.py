@@ -62,8 +62,9 @@ class FileState(msgspec.Struct, array_like=True, frozen=True):
     """One text file. `crc` is the CRC-32C of all its bytes, `lines` their newlines; `open`: it may be longer than
     `length` after a crash, by what was not committed. `sources` counts records written and records lost by source.
 
-    `status`: live; left (someone else changed it, it is not written any more); moved (not at its path any more);
-    compressed (its contents are in PATH.zst).
+    `until`: when the date in its path is over (seconds since 1970), 0 for never. `status`: live; left (someone else
+    changed it, it is not written any more); moved (not at its path any more); compressed (its contents are in
+    PATH.zst).
     """
 
     target: str
@@ -76,6 +77,7 @@ class FileState(msgspec.Struct, array_like=True, frozen=True):
     made: int = 0
     written: int = 0
     sources: dict[str, tuple[int, int]] = {}
+    until: int = 0
 
 
 @dataclass(slots=True)
@@ -101,6 +103,9 @@ class Ledger(Protocol):
 
     def part(self, target: str) -> int:
         """The part of a path that is written now, from 1."""
+
+    def all_files(self) -> list[tuple[str, FileState]]:
+        """Every file, by path."""
 
     def commit(self, changes: Changes) -> None:
         """Write all of it or nothing, durably. Raises `LedgerFailed` when it is not known which."""
@@ -138,6 +143,9 @@ class LmdbLedger:
         with self._guarded(), self._env.begin(db=self._parts) as transaction:
             found = transaction.get(_key(target))
         return int(found) if found else 1
+
+    def all_files(self) -> list[tuple[str, FileState]]:
+        return list(self.snapshot()[1].items())
 
     def snapshot(self) -> tuple[dict[str, SourceState], dict[str, FileState]]:
         """All sources and all files, of one moment."""

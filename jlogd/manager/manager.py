@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jlogd.manager import orders
+from jlogd.manager.compress import Compressor
 from jlogd.manager.config import ManagedNode, ManagerConfig, wanted
 from jlogd.manager.files import FileOptions, FileOutput
 from jlogd.manager.hub import Hub
@@ -200,4 +201,8 @@ class Manager:
             return StdoutOutput()
         options = FileOptions(int(config.file_mode, 8), int(config.dir_mode, 8), config.open_files_max)
         template = Template(text, config.time_zone)
-        return FileOutput(PosixStore(), self.ledger, template, options, self._pool.map, time.time)
+        store = PosixStore()
+        output = FileOutput(store, self.ledger, template, options, self._pool.map, time.time)
+        if config.compress_closed == "zstd":
+            output.compress(Compressor(store, self.ledger, self._pool.submit, options.file_mode))
+        return output

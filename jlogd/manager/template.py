@@ -13,8 +13,10 @@ A template is used by one thread: it remembers the last path of each origin.
 
 from __future__ import annotations
 
+import calendar
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -82,6 +84,26 @@ class Template:
         path = self._expand(origin, seconds)
         self._last[origin] = (period, path)
         return path
+
+    def over(self, origin: Origin, time_ns: int) -> int:
+        """When the path for a record of that time is not that for new ones any more (seconds since 1970); 0: never."""
+        if not self._letters:
+            return 0
+        seconds = time_ns // 1_000_000_000
+        path = self._expand(origin, seconds)
+        return next((end for end in self._ends(seconds) if self._expand(origin, end) != path), 0)
+
+    def _ends(self, seconds: int) -> Iterator[int]:
+        """The beginnings of the next second, minute, hour, day, month and year."""
+        yield from (seconds + 1, seconds - seconds % 60 + 60, seconds - seconds % 3600 + 3600)
+        at = time.localtime(seconds) if self._zone == "local" else time.gmtime(seconds)
+        begins = time.mktime if self._zone == "local" else calendar.timegm
+        for year, month, day in (
+            (at.tm_year, at.tm_mon, at.tm_mday + 1), (at.tm_year, at.tm_mon + 1, 1), (at.tm_year + 1, 1, 1)
+        ):  # fmt: skip
+            if month > 12:
+                year, month = year + 1, 1
+            yield int(begins((year, month, day, 0, 0, 0, 0, 0, -1)))
 
     def _expand(self, origin: Origin, seconds: int) -> str:
         moment = time.localtime(seconds) if self._zone == "local" else time.gmtime(seconds)

@@ -1,0 +1,128 @@
+"""Closed files are compressed, and no crash, late record or file of somebody else costs a byte."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import zstandard
+from manager_support import NOON_NS, Manager, Medium, Node
+from model_disk import Crash, Fault
+
+from jlogd.journal.batch import encode
+from jlogd.manager.compress import Compressor
+from jlogd.manager.template import Origin, Template
+
+NOON = NOON_NS // 10**9
+# Long after the day of the first records is over.
+LATER = NOON + 3 * 86_400
+
+
+def node(count: int = 4, at: int = NOON_NS) -> Node:
+    batches = [encode([b"record %d" % n] * 20).stamped(20 * n + 1, 1, at + n * 10**9, 1) for n in range(count)]
+    return Node("n0", batches)
+
+
+def manager(medium: Medium) -> Manager:
+    made = Manager(medium)
+    made.output.compress(Compressor(made.output._store, made.ledger, lambda work: work(), 0o640))
+    return made
+
+
+def closed(made: Manager, steps: int = 4, start: float = 0.0) -> None:
+    """Time passes: idle files are closed, then compressed, then removed."""
+    for step in range(steps):
+        made.ledger.commit(made.output.idle(LATER + 1e9 + start + step * 1000))
+
+
+def contents(medium: Medium) -> bytes:
+    """What is in all files, compressed ones decompressed."""
+    text = b""
+    for path in medium.paths():
+        data = medium.text(path)
+        if path.endswith(".zst"):
+            assert path.removesuffix(".zst") not in medium.paths(), "both are there"
+            data = zstandard.ZstdDecompressor().decompress(data)
+        text += data
+    return text
+
+
+def test_a_closed_file_is_compressed() -> None:
+    medium, found = Medium(), node()
+    made = manager(medium)
+    made.pull([found])
+    [path] = medium.paths()
+    closed(made)
+    assert medium.paths() == [f"{path}.zst"] and contents(medium) == found.text()
+    assert medium.ledger[1][path].status == "compressed" and made.output.stats()["compressed"] == 1
+
+
+def test_what_comes_late_goes_into_the_next_part_and_is_compressed_too() -> None:
+    medium, found = Medium(), node(6)
+    made = manager(medium)
+    made.pull([Node("n0", found.items[:4])])
+    closed(made)
+    made.pull([found])
+    assert len(medium.paths()) == 2 and sorted(medium.paths())[0].endswith(".part2")
+    closed(made, 5, start=100_000)
+    assert all(path.endswith(".zst") for path in medium.paths())
+    assert sorted(contents(medium).splitlines()) == sorted(found.text().splitlines())
+
+
+def calls_of_a_run() -> tuple[int, int]:
+    medium = Medium()
+    made = manager(medium)
+    made.pull([node()])
+    before = medium.disk.calls
+    closed(made)
+    return before, medium.disk.calls
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["kill", "power loss"])
+def test_a_crash_at_every_call_leaves_every_record_once(power: bool) -> None:
+    before, after = calls_of_a_run()
+    for call in range(1, after - before + 1):
+        medium, found = Medium(), node()
+        made = manager(medium)
+        made.pull([found])
+        medium.disk.faults.append(Fault(crash=True, at=call))
+        with suppress(Crash):
+            closed(made)
+        if power:
+            medium.crash(random.Random(call))
+        else:
+            medium.disk.kill()
+            medium.disk.faults.clear()
+        made = manager(medium)
+        made.pull([found])
+        closed(made, 6)
+        left = [path for path in medium.paths() if not path.endswith(".new")]
+        assert left and contents(medium) == found.text(), (call, left)
+
+
+def test_a_file_that_was_changed_or_has_a_namesake_is_left_alone() -> None:
+    for change in (lambda m, p: m.disk.put(p, m.text(p)[:-1] + b"X"), lambda m, p: _namesake(m, p)):
+        medium, found = Medium(), node()
+        made = manager(medium)
+        made.pull([found])
+        [path] = medium.paths()
+        change(medium, path)
+        before = {one: medium.text(one) for one in medium.paths()}
+        closed(made)
+        assert {one: medium.text(one) for one in medium.paths()} == before
+
+
+def _namesake(medium: Medium, path: str) -> None:
+    data = zstandard.ZstdCompressor().compress(b"of somebody else")
+    medium.disk.process().open(Path(path + ".zst"), "create").append([data])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("/a/%Y%m%d", 43_200), ("/a/%Y%m%d-%H", 3600), ("/a/%H%M%S", 1), ("/a/%Y-%m", 16 * 86_400 + 43_200), ("/a/x", 0)],
+)
+def test_when_the_date_of_a_path_is_over(text: str, seconds: int) -> None:
+    over = Template(text, "utc").over(Origin("n", "s", "l"), NOON_NS)
+    assert over == (NOON + seconds if seconds else 0)
