@@ -217,6 +217,7 @@ def test_the_status_says_exact_or_partial_coverage_and_time():
     assert (
         "coverage " in partial and "missing 2008-04-23 00:00 to 2008-04-24 00:00" in partial and "[partial, " in partial
     )
+    assert "missing 00:30 to 24:00" in status(ask(TEN + "on 20080424", {"spam": VECTORS["spam"][:2]}))
     assert "1 of 3 rows" in status(ask(TEN + "limit 1"))
     assert "1 of 3 rows" in status(ask(TEN + "limit 1 aggregate hourly"))
 

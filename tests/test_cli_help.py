@@ -8,26 +8,27 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_support import ROOT, Ended, done, failed, jlogctl, jlogd, process
+from cli_support import ROOT, Ended, _run, done, failed, jlogctl, process
 
 from jlogd.cli import docs
-from jlogd.cli import jlogctl as jlogctl_module
-from jlogd.cli import jlogd as jlogd_module
 
-COMMANDS = {**dict(docs.walk(jlogctl_module.cli)), **dict(docs.walk(jlogd_module.cli))}
+PROGRAMS = docs.programs()
+COMMANDS = {path: command for root in PROGRAMS.values() for path, command in docs.walk(root)}
 PAGE = ROOT / "docs" / "commands.md"
 
 
 def run(path: str, *args: object) -> Ended:
     program, *words = path.split()
-    return (jlogctl if program == "jlogctl" else jlogd)(*words, *args)
+    return _run(PROGRAMS[program], program, (*words, *args), b"")
 
 
 @pytest.mark.parametrize("path", COMMANDS)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_has_help_with_an_example(path: str, flag: str) -> None:
     shown = done(run(path, flag)).out
-    assert "Examples:" in shown and f"{path.split()[0]} " in shown.partition("Examples:")[2]
+    # `cidr as-logger` is also the program `as_logger`.
+    programs = (path.split()[0], path.split()[-1].replace("-", "_"))
+    assert "Examples:" in shown and any(f"{name} " in shown.partition("Examples:")[2] for name in programs)
     assert COMMANDS[path].get_short_help_str(200).endswith(".")
     assert "..." not in done(run(path.split()[0], "-h")).out.partition("Commands:")[2]
 
@@ -44,7 +45,8 @@ def test_every_option_and_argument_is_explained(path: str) -> None:
 
 @pytest.mark.parametrize("path", COMMANDS)
 def test_every_command_without_what_it_needs_shows_how_it_is_used(path: str) -> None:
-    if path in ("jlogd run", "jlogd check-config"):
+    command = COMMANDS[path]
+    if not command.no_args_is_help and not any(one.required for one in command.params):
         return
     ended = run(path)
     assert ended.code == 2
@@ -55,13 +57,19 @@ def test_every_command_without_what_it_needs_shows_how_it_is_used(path: str) -> 
 def test_every_example_is_accepted_by_its_command(line: str) -> None:
     for part in re.split(r"\s\|\s", line.split(" > ")[0]):
         words = shlex.split(part)
-        if words[0] not in ("jlogctl", "jlogd"):
+        if words[0] not in PROGRAMS:
             continue
         command: click.Command = COMMANDS[words[0]]
         rest = words[1:]
         context = click.Context(command, info_name=words[0])
         while isinstance(command, click.Group):
+            with click.Context(command, info_name=words[0]) as own:
+                _, rest, _ = command.make_parser(own).parse_args(rest)
+            if not rest:
+                break
             command = command.commands[rest.pop(0)]
+        if isinstance(command, click.Group):
+            continue
         with command.make_context(command.name, rest, parent=context):
             pass
 
@@ -81,7 +89,7 @@ def test_the_page_of_commands_names_every_command_option_and_exit_code() -> None
         assert word in page
 
 
-@pytest.mark.parametrize("program", ["jlogctl", "jlogd"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_version(program: str) -> None:
     assert re.fullmatch(rf"{program} \d+\.\d+\S*\n", done(run(program, "--version")).out)
 

@@ -56,8 +56,9 @@ PROGRAMS = {
 }
 LANGUAGES = {"sh", "console", "python", "toml", "sql", "text", "json", "yaml", ""}
 NOTES = {"skip", "file", "daemon", "test"}
-PORTS = ("5140", "5180", "5514")
-HTTP_PORT = "5180"
+PORTS = ("5140", "5180", "5514", "9090")
+# Where a program says that it is ready.
+READY = {"jlogd": ("5180", "/readyz"), "cidr": ("9090", "/healthz")}
 # Programs of other packages: where they are missing the page is skipped, but not in continuous integration.
 FOREIGN = ("logger", "curl")
 
@@ -209,7 +210,7 @@ class Stage:
                 stderr=output,
             )
         try:
-            until(lambda: process.poll() is not None or self._is_ready(), "the daemon is ready")
+            until(lambda: process.poll() is not None or self._is_ready(command[0]), "the daemon is ready")
             assert process.poll() is None, said.read_text()
             yield
             process.send_signal(signal.SIGTERM)
@@ -219,9 +220,10 @@ class Stage:
             process.kill()
             process.wait()
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, program: str) -> bool:
+        port, path = READY[program]
         try:
-            url = f"http://127.0.0.1:{self.ports[HTTP_PORT]}/readyz"
+            url = f"http://127.0.0.1:{self.ports[port]}{path}"
             with urllib.request.urlopen(url, timeout=SECONDS_MAX) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):

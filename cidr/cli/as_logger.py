@@ -27,13 +27,15 @@ CONFIG_DEFAULT = Path("/etc/jlogd/cidr.toml")
     default=CONFIG_DEFAULT,
     show_default=True,
     metavar="FILE",
+    help="The configuration.",
 )
 @click.option("--base-dir", metavar="DIR", type=click.Path(path_type=Path), help="Instead of base_dir in FILE.")
 @click.option("--once", is_flag=True, help="Count what is in the logs now, then end.")
 @click.option("--check", is_flag=True, help="Only check the configuration.")
 def as_logger(config_file: Path, base_dir: Path | None, once: bool, check: bool) -> None:
-    """Count the events of logs by source address, interval by interval.
+    """Count the events of logs by source address.
 
+    Interval by interval, into segments of counts.
     It is an ordinary named subscriber of each log in FILE. SIGTERM ends it: what was counted is written first. However
     it ends, no event is lost and none is counted twice.
 

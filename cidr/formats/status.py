@@ -113,11 +113,15 @@ def _winners(answer: Answer) -> int:
 def _gaps(spans: Sequence[Span], whole: Span, zone: ZoneInfo) -> str:
     same_day = dates.short(whole.start, zone)[:10] == dates.short(whole.end - 1, zone)[:10]
     cut = 11 if same_day else 0
-    shown = [
-        f"{dates.short(one.start, zone)[cut:]} to {dates.short(one.end, zone)[cut:]}" for one in spans[:GAPS_SHOWN_MAX]
-    ]
+    shown = [f"{dates.short(one.start, zone)[cut:]} to {_end(one.end, zone, cut)}" for one in spans[:GAPS_SHOWN_MAX]]
     more = len(spans) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _end(seconds: int, zone: ZoneInfo, cut: int) -> str:
+    """Where the day is left out, the end of it is 24:00."""
+    text = dates.short(seconds, zone)[cut:]
+    return "24:00" if cut and text == "00:00" else text
 
 
 def _notes(notes: Sequence[str]) -> str:

@@ -1,24 +1,28 @@
 """`docs/commands.md`, made from the commands themselves: `python -m jlogd.cli.docs > docs/commands.md`.
 
-Only what this project wrote goes into it, nothing that click formats, so that the page does not change with click's
-version.
+Which programs there are is read from pyproject.toml, so that nothing here knows the parts of the house that stand on
+jlogd: the module of each program holds its root as `cli`. Only what this project wrote goes into the page, nothing that
+click formats, so that it does not change with click's version.
 """
 
 from __future__ import annotations
 
 import inspect
+import tomllib
 from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 
 import click
-
-from jlogd.cli import jlogctl, jlogd
 
 _INTRO = """\
 # Commands
 
 <!-- Made by `python -m jlogd.cli.docs > docs/commands.md`; a test says so when it is out of date. -->
 
-`jlogd` is the daemon, `jlogctl` is everything one does to a log. Both know `-h`, `--help` and `--version`.
+`jlogd` is the daemon, `jlogctl` is everything one does to a log. `as_logger` counts what is in logs by source address,
+and `cidr` answers queries about the counts; their [language](cidr.md) and [files](cidr-storage.md) have pages of their
+own. All know `-h`, `--help` and `--version`.
 
 **LOG** is a directory, such as `var/spool/mainlog`, or an address: `tcp://127.0.0.1:5140/mainlog` or
 `ipc:///run/jlogd.sock/mainlog`, where the last part names the log. Every command takes both, but `check` and
@@ -67,12 +71,21 @@ the last but one line of standard error says how many records those are.
 def page() -> str:
     """The whole page."""
     parts = [_INTRO]
-    for root in (jlogd.cli, jlogctl.cli):
+    for root in programs().values():
         for path, command in walk(root):
             parts.append(_section(path, command))
             if path == "jlogctl append":
                 parts.append(_FRAMING)
     return "\n".join(parts)
+
+
+def programs() -> dict[str, click.Command]:
+    """The roots of the programs that pyproject.toml declares, jlogd's first. One without is a command of another."""
+    table = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    modules = {name: entry.partition(":")[0] for name, entry in table["project"]["scripts"].items()}
+    order = sorted(modules, key=lambda name: (modules[name].split(".")[0] != "jlogd", list(modules).index(name)))
+    roots = {name: getattr(import_module(modules[name]), "cli", None) for name in order}
+    return {name: root for name, root in roots.items() if root is not None}
 
 
 def walk(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
