@@ -26,7 +26,9 @@ def run(path: str, *args: object) -> Ended:
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_has_help_with_an_example(path: str, flag: str) -> None:
     shown = done(run(path, flag)).out
-    assert "Examples:" in shown and f"{path.split()[0]} " in shown.partition("Examples:")[2]
+    # `cidr as-logger` is also the program `as_logger`.
+    programs = (path.split()[0], path.split()[-1].replace("-", "_"))
+    assert "Examples:" in shown and any(f"{name} " in shown.partition("Examples:")[2] for name in programs)
     assert COMMANDS[path].get_short_help_str(200).endswith(".")
     assert "..." not in done(run(path.split()[0], "-h")).out.partition("Commands:")[2]
 

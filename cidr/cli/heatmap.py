@@ -13,7 +13,7 @@ from jlogd.cli.output import say
 from jlogd.errors import UsageError
 
 
-@click.command("heatmap")
+@click.command("heatmap", no_args_is_help=True)
 @click.argument("block", metavar="BLOCK")
 @click.option("--series", metavar="SERIES", required=True, help="What is counted: a series, union(A, B), ratio(A, B).")
 @click.option("--time", "when", metavar="CLAUSE", default="", help='As in a query: "on 20080424", "since -7d".')

@@ -32,8 +32,9 @@ from jlogd.cli.units import counted, format_size
 @json_option
 @click.pass_context
 def maintain(ctx: click.Context, base_dir: Path, config_file: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Condense minutes to hours, hours to days, days to months, and delete what is old enough.
+    """Condense what is over, and delete what is old enough.
 
+    Minutes become hours, hours days, days months.
     How long each tier is kept is said in [cidr.maintain], for all series or for some. Counts are not lost by
     condensing, only their minutes are. It may be stopped at any time and run again; loggers and servers need not be
     stopped.

@@ -24,7 +24,7 @@ _FORMATS = click.Choice(["csv", "parquet", "silk"])
 
 
 @click.command("import", no_args_is_help=True)
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @base_dir_option
 @click.option("--format", "kind", type=_FORMATS, help="What FILE is; otherwise its ending says it.")
 @click.option(
@@ -37,8 +37,9 @@ _FORMATS = click.Choice(["csv", "parquet", "silk"])
 def import_(
     file: Path, base_dir: Path, kind: str | None, interval: float, series: str, end: str, zone: str, again: bool
 ) -> None:
-    """Add the counts in FILE to a store, making the store if need be: all of them, or none.
+    """Add the counts in FILE to a store: all of them, or none.
 
+    The store is made if need be.
     CSV has the columns series,end,address,count, and Parquet the same; `end` is the end of an interval in ISO 8601.
     SiLK's text is address|count, as rwbagcat prints it. A file is not imported twice by mistake, and not into intervals
     that a logger has counted.
@@ -50,6 +51,8 @@ def import_(
     """
     from cidr.transfer import import_file
 
+    if not file.is_file():
+        raise UsageError(f"there is no file {file}")
     moved = import_file(
         file,
         base_dir,
@@ -73,8 +76,9 @@ def import_(
 def export(
     base_dir: Path, names: tuple[str, ...], since: str, until: str, kind: str | None, output: Path | None
 ) -> None:
-    """Write counts as CSV, as Parquet, or as SiLK's text: a row for each address and interval.
+    """Write counts as CSV, Parquet, or SiLK's text.
 
+    A row for each address and interval.
     Where minutes were condensed, the intervals are the hours, days or months that they are in now.
 
     \b
