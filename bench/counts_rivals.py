@@ -8,6 +8,8 @@ searched for. SQLite holds the days in a table whose key is (series, day, addres
 from __future__ import annotations
 
 import importlib
+import itertools
+import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,15 +176,23 @@ class ChDb(Planned):
         self._session = importlib.import_module("chdb.session").Session()
 
     def ask(self, question: Question) -> Answer:
-        # Braces around a single path are taken for part of it.
-        paths = [files[0] if len(files) == 1 else "{" + ",".join(files) + "}" for files in self.files(question)]
-        sources = [f"file('{path}', Parquet)" for path in paths]
+        sources = [_clickhouse_files(files) for files in self.files(question)]
         text = sql(question, sources).replace("address >> 8", "bitShiftRight(address, 8)")
         answer = self._session.query(text, "CSV")
         return _rows(line.split(",") for line in str(answer).split())
 
     def close(self) -> None:
         self._session.close()
+
+
+def _clickhouse_files(files: Sequence[str]) -> str:
+    """The files as ClickHouse wants them: braces hold names of one directory, and more than one name."""
+    parts = []
+    for directory, group in itertools.groupby(files, os.path.dirname):
+        names = [os.path.basename(path) for path in group]
+        pattern = names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
+        parts.append(f"SELECT address, count FROM file('{directory}/{pattern}', Parquet)")
+    return f"({' UNION ALL '.join(parts)})"
 
 
 class Sqlite(System):

@@ -29,7 +29,7 @@ from cidr.errors import CatalogueBroken, LoggerFenced
 from cidr.names import CATALOGUE
 from cidr.segment import FORMAT, Header
 from cidr.timeline import Segment
-from cidr.types import Family, SeriesStat
+from cidr.types import Family, SeriesStat, Span
 
 # Two loggers, a maintainer and readers share the file; each holds it for milliseconds.
 BUSY_SECONDS = 60.0
@@ -98,12 +98,22 @@ class Catalogue:
             for name, families, first, last, count, some, size in rows
         ]
 
-    def segments(self, series: str | None = None, family: Family | None = None) -> list[Segment]:
-        """The segments of a series and family; without them, of all."""
-        wanted = [(name, value) for name, value in (("series", series), ("family", family)) if value is not None]
-        where = " AND ".join(f"{name} = ?" for name, _ in wanted) or "1"
+    def segments(
+        self, series: str | None = None, family: Family | None = None, span: Span | None = None
+    ) -> list[Segment]:
+        """The segments of a series and family that overlap a span; without them, of all."""
+        wanted: list[tuple[str, object]] = [("series = ?", series), ("family = ?", family)]
+        if span is not None:
+            wanted += [("start < ?", span.end), ('"end" > ?', span.start)]
+        wanted = [(words, value) for words, value in wanted if value is not None]
+        where = " AND ".join(words for words, _ in wanted) or "1"
         rows = self._rows(f"SELECT {', '.join(_COLUMNS)} FROM segments WHERE {where}", [v for _, v in wanted])
         return [_segment(row) for row in rows]
+
+    def reach(self, series: str) -> Span | None:
+        """From the start of its first interval to the end of its last."""
+        first, last = self._rows('SELECT min(start), max("end") FROM segments WHERE series = ?', [series])[0]
+        return Span(first, last) if first is not None else None
 
     def paths(self) -> set[str]:
         """Paths of all segments."""

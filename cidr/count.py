@@ -131,9 +131,7 @@ class _Counting:
         if limit is not None and limit < 0:
             raise UsageError(f"limit {limit} is less than 0")
         if order.by == "cidr":
-            if order.ascending or limit is None:
-                return rows if limit is None else rows.take(np.arange(min(limit, len(rows))))
-            return rows.take(np.arange(min(limit, len(rows))))
+            return rows if limit is None else rows.take(np.arange(min(limit, len(rows))))
         return rows.take(largest(self._order_values(rows), limit, order.ascending))
 
     def _order_values(self, rows: Rows) -> Int | Floats:

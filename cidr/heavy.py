@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from cidr.cache import Run
-from cidr.columns import Counts, Int, empty, find_block, find_ranges, merge, roll_up
+from cidr.columns import Counts, Int, find_block, find_ranges, roll_up
 from cidr.count import Table, check_blocks, shares
 from cidr.plan import Planner, Reading
 from cidr.rows import Rows, by_cidr, join
@@ -25,18 +25,15 @@ def heavy(query: HeavyQuery, planner: Planner, runs: Runs, tally: Tally) -> tupl
     wanted = _term(query)
     blocks = check_blocks(query.blocks, BLOCKS)
     reading = planner.reading([name for name, _ in wanted], query.span)
-    inside: dict[Family, tuple[Run, Counts]] = {}
+    found: dict[Family, Run] = {}
     for family, some in blocks.items():
         longest = max(_limits(query, family)[1], *(block.bits for block in some))
-        run = run_of(wanted, reading, family, longest, some, runs, tally)
-        inside[family] = run, merge([empty(family), *(run.counts.rows(*find_block(run.counts, b)) for b in some)])
-    total = sum(int(counts.counts.sum()) for _, counts in inside.values())
-    least = query.least * total / 100 if query.percent else query.least
-    if least <= 0:
-        raise UsageError(f"heavy needs at least 1, not {least:g}: everything holds that much")
-    parts = [
-        _family(family, counts, blocks[family], _limits(query, family), least) for family, (_, counts) in inside.items()
-    ]
+        found[family] = run_of(wanted, reading, family, longest, some, runs, tally)
+    total = sum(run.total(block) for family, run in found.items() for block in blocks[family])
+    if query.least <= 0:
+        raise UsageError(f"heavy needs at least 1, not {query.least:g}: everything holds that much")
+    least = max(query.least * total / 100, 1) if query.percent else query.least
+    parts = [_family(run.counts, blocks[family], _limits(query, family), least) for family, run in found.items()]
     rows = by_cidr(join(parts, 2, False))
     matched = len(rows)
     if query.limit is not None:
@@ -65,7 +62,7 @@ def _limits(query: HeavyQuery, family: Family) -> tuple[int, int]:
     return shortest, longest
 
 
-def _family(family: Family, counts: Counts, blocks: list[Block], limits: tuple[int, int], least: float) -> Rows:
+def _family(counts: Counts, blocks: list[Block], limits: tuple[int, int], least: float) -> Rows:
     """A block asked about is as far up as it goes below that block: beyond, counts are missing."""
     shortest, longest = limits
     parts: list[Rows] = []

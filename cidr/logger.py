@@ -110,9 +110,13 @@ class Logger:
 
     def drain(self) -> None:
         """Read all there is and commit it."""
-        while self.step(0.0):
+        while self.step(0.0) or self._under_way():
             pass
         self.commit()
+
+    def _under_way(self) -> bool:
+        """Whether a daemon sends something after all: it takes a while until it says that there is nothing."""
+        return any(self._read(source, QUIET_SECONDS) for source in self._sources if "://" in source.target)
 
     def step(self, wait: float) -> bool:
         """Read once from every log, commit when an interval is over; whether there was anything to read."""

@@ -70,7 +70,7 @@ class Planner:
             self._store.check(name)
         span = span or self._reach(series)
         selections = {
-            (name, family): self._store.timeline(name, family).select(span, coarsest)
+            (name, family): self._store.timeline(name, family, span).select(span, coarsest)
             for name in series
             for family in Family
         }
@@ -83,8 +83,7 @@ class Planner:
 
     def _reach(self, series: Sequence[str]) -> Span:
         """From the first interval of any of the series to the last."""
-        timelines = [self._store.timeline(name, family) for name in series for family in Family]
-        found = [reach for reach in (timeline.reach() for timeline in timelines) if reach is not None]
+        found = [reach for reach in map(self._store.reach, series) if reach is not None]
         return Span(min(r.start for r in found), max(r.end for r in found)) if found else Span(0, 0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -18,11 +19,14 @@ from cidr.names import CATALOGUE
 from cidr.survey import in_memory
 from cidr.timeline import Timeline
 from cidr.times import zone_named
-from cidr.types import Family, SeriesStat
+from cidr.types import Family, SeriesStat, Span
 
 SURVEY_SECONDS = 10.0
 # How often an answer looks for new segments; intervals are of a minute.
 LOOK_SECONDS = 1.0
+# So many questions to a series are planned from what overlaps their span: reading a whole year's catalogue takes longer
+# than answering for a day. Then all of it is read, once.
+PARTS_MAX = 4
 
 
 class Store:
@@ -69,14 +73,23 @@ class Store:
         if name not in names:
             raise UnknownSeries(name, names)
 
-    def timeline(self, series: str, family: Family) -> Timeline:
-        """The segments of a series and family that count."""
+    def timeline(self, series: str, family: Family, span: Span | None = None) -> Timeline:
+        """The segments of a series and family that count; for the first few questions only those around their span."""
         with self._lock:
             key = series, family
             found = self._timelines.get(key)
-            if found is None:
-                found = self._timelines[key] = Timeline(self._open.segments(series, family))
+            if found is not None:
+                return found
+            self._asked[key] += 1
+            if span is not None and self._asked[key] <= PARTS_MAX:
+                return Timeline(self._open.segments(series, family, span))
+            found = self._timelines[key] = Timeline(self._open.segments(series, family))
             return found
+
+    def reach(self, series: str) -> Span | None:
+        """From the start of the first interval of a series to the end of its last."""
+        with self._lock:
+            return self._open.reach(series)
 
     @property
     def generation(self) -> int:
@@ -134,5 +147,6 @@ class Store:
     def _forget(self) -> None:
         self._generation += 1
         self._timelines: dict[tuple[str, Family], Timeline] = {}
+        self._asked: Counter[tuple[str, Family]] = Counter()
         self._series = None
         self._zone = None

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from cidr.spans import Spans, both, of, spans, union, without
@@ -32,9 +33,8 @@ Int = NDArray[np.int64]
 _TIER = {tier: number for number, tier in enumerate(TIERS)}
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One row of the catalogue."""
+class Segment(Struct, frozen=True):
+    """One row of the catalogue. A struct of msgspec: a year of hours is ten thousand of them."""
 
     path: str
     series: str

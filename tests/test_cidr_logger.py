@@ -11,8 +11,10 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
-from cidr_logger_support import Killed, Steps, append, config, counted, drained, failed
+from cidr_logger_support import SSH, Killed, Steps, append, config, counted, drained, failed
+from daemon_support import daemon, until
 
 import jlogd
 from cidr.catalogue import Catalogue
@@ -356,3 +358,58 @@ def test_audit_splits_long_records(tmp_path: Path) -> None:
     assert max(map(len, records)) <= 32 << 10
     found = Counter({e.split(b"=")[0]: int(e.split(b"=")[1]) for r in records for e in r.split(b" ")[3:]})
     assert found.total() == sum(range(5000))
+
+
+# A daemon's logs
+
+
+def test_a_daemons_logs_are_counted_like_those_of_a_directory(tmp_path: Path) -> None:
+    with daemon(tmp_path) as running:
+        place = running.address.removesuffix("/mainlog")
+        with jlogd.open(running.address) as log, log.writer() as writer:
+            writer.extend([failed(address) for address in ADDRESSES])
+            writer.flush()
+        with jlogd.audit(place) as audit:
+            audit.add("spam", "192.0.2.7", 4)
+        settings = msgspec.structs.replace(config(tmp_path, 'audit = "audit"'), logs=place)
+        drained(settings)
+        assert counted(tmp_path / "store") == EXPECTED
+        assert counted(tmp_path / "store", "spam") == {"192.0.2.7": 4}
+        with jlogd.open(running.address) as log, log.writer() as writer:
+            writer.append(failed("192.0.2.7"))
+            writer.flush()
+        drained(settings)
+        assert counted(tmp_path / "store") == EXPECTED | {"192.0.2.7": 4}
+
+
+def test_the_program_counts_until_it_is_told_to_end(tmp_path: Path) -> None:
+    append(tmp_path, [failed("192.0.2.7")])
+    (tmp_path / "cidr.toml").write_text(
+        f'[as_logger]\nbase_dir = "{tmp_path}/store"\nlogs = "{tmp_path}"\nseries_include_default = "all"\n'
+        f"[[as_logger.extract]]\nlog = 'mainlog'\nseries = 'ssh'\nmatch = '{SSH}'\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-m", "cidr.cli.as_logger", "-c", str(tmp_path / "cidr.toml")]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: _next(tmp_path / "mainlog") is not None or process.poll() is not None, "the subscriber is there")
+        append(tmp_path, [failed("192.0.2.7")])
+        until(lambda: process.poll() is not None or counted_so_far(tmp_path), "the program runs")
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, err
+    assert "counted" in out
+    drained(config(tmp_path))
+    assert counted(tmp_path / "store") == {"192.0.2.7": 2}
+
+
+def counted_so_far(root: Path) -> bool:
+    return (root / "store" / CATALOGUE).exists()
+
+
+def _next(log: Path) -> int | None:
+    with jlogd.open(log) as opened:
+        return next((s.next for s in opened.subscribers() if s.name == "as_logger"), None)
