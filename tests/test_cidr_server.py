@@ -90,6 +90,13 @@ def test_series_completion_health_metrics_and_description(served):
     assert "cidr_cache_hits_total 3.0" in numbers and "cidr_query_seconds_count" in numbers
 
 
+def test_every_metric_is_in_the_documentation(served):
+    """With `_total` as Prometheus shows it, without what a histogram adds."""
+    page = (ROOT / "docs" / "cidr.md").read_text()
+    shown = set(re.findall(r"^# TYPE (cidr_\w+?)(?:_created)? ", served.get("/metrics").text, re.MULTILINE))
+    assert shown and all(f"`{name}`" in page or f"`{name}_total`" in page for name in shown)
+
+
 def test_the_description_knows_every_route_and_every_failure(served):
     found = served.get("/openapi.json").json
     assert found == openapi.document() and found["openapi"].startswith("3.1")
