@@ -140,8 +140,10 @@ def load(path: Path) -> Config:
     """The configuration in a file. Raises ConfigError."""
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: cannot be read: it is no text in UTF-8") from None
     return parse(text, str(path))
 
 

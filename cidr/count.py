@@ -16,12 +16,15 @@ from cidr.rows import Rows, by_cidr, grouped, join, largest, totals
 from cidr.runs import Runs, Tally
 from cidr.terms import Term, every_series, run_of, series_names, terms_of
 from cidr.times import units
-from cidr.types import AnswerColumn, Block, CountQuery, Family, Kind, Levels, Span
+from cidr.types import AnswerColumn, Block, CountQuery, Family, Kind, Levels, Span, Tier
 from jlogd.errors import UsageError
 
 # Cells of a table with a row for each winner and stretch: beyond, the answer is too large to be looked at, or held.
 CELLS_MAX = 50_000_000
 BLOCKS_MAX = 1 << 20
+# Stretches of time of one answer: a year of hours. Each is planned and looked up by itself.
+STRETCHES_MAX = 10_000
+SHORTEST: dict[Tier, int] = {"minute": 60, "hour": 3600, "day": 23 * 3600, "month": 28 * 86400}
 
 Floats = NDArray[np.float64]
 
@@ -170,7 +173,10 @@ class _Counting:
         """A row for each winner and each stretch of the span, winner by winner."""
         query = self.query
         assert query.every is not None
-        stretches = list(units(query.every, self.reading.span, self.planner.zone))
+        span = self.reading.span
+        if span.seconds > STRETCHES_MAX * SHORTEST[query.every]:
+            raise UsageError(f"more than {STRETCHES_MAX} stretches of a {query.every} each: give a shorter time")
+        stretches = list(units(query.every, span, self.planner.zone))
         if len(winners) * len(stretches) > CELLS_MAX:
             raise UsageError(
                 f"{len(winners)} blocks by {len(stretches)} stretches of time are over {CELLS_MAX} rows: give a limit"

@@ -337,6 +337,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         CountQuery(blocks=(ALL_V4,), columns=(spam,), order=Order("hosts")),
         CountQuery(blocks=(ALL_V4,), columns=(spam,), order=Order("column", 1)),
         HeavyQuery(blocks=(ALL_V4,), column=spam, least=0),
+        CountQuery(blocks=(ALL_V4,), columns=(spam,), every="minute", span=Span(0, 1 << 30)),
     ]
     with Engine(tmp_path) as engine:
         for query in wrong:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 
 from jlogd.cli import errors
-from jlogd.cli.errors import Commands
 from jlogd.cli.output import say, warn
-from jlogd.cli.params import CONTEXT
+from jlogd.cli.params import CONTEXT, version_option
 from jlogd.cli.units import counted
 
 CONFIG_DEFAULT = Path("/etc/jlogd/cidr.toml")
@@ -70,18 +71,36 @@ def as_logger(config_file: Path, base_dir: Path | None, once: bool, check: bool)
             warn(f"{counted(number, 'record')} {what}")
 
 
-@click.group("as_logger", cls=Commands, context_settings=CONTEXT)
-def _program() -> None:
-    """Only for its way to end."""
+class _Program(click.Command):
+    """The command as a program of its own: it ends as all of ours do."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        options["standalone_mode"] = False
+        try:
+            code = super().main(*args, **options)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            if errors.debugging():
+                raise
+            code = errors.report(error)
+        sys.exit(code if isinstance(code, int) else errors.DONE)
+
+
+program = version_option(
+    _Program(
+        "as_logger",
+        callback=as_logger.callback,
+        params=[*as_logger.params],
+        help=as_logger.help,
+        context_settings=CONTEXT,
+    )
+)
 
 
 def main() -> None:
     """Entry point of `as_logger`."""
-    import sys
-
-    _program.add_command(as_logger)
-    sys.argv[1:1] = ["as-logger"]
-    errors.run(_program.main, "as_logger")
+    errors.run(program.main, "as_logger")
 
 
 if __name__ == "__main__":
