@@ -29,10 +29,11 @@ from cidr.language.errors import QueryError
 from cidr.server import bounds, openapi
 from cidr.server.config import load, parse, parse_listen
 from cidr.server.desk import Desk
+from cidr.server.errors import NotAllowed
 from cidr.server.metrics import Metrics
 from cidr.server.schedule import Schedule
-from cidr.server.scopes import make_token
-from cidr.types import Answer, Query
+from cidr.server.scopes import Scope, Scoped, make_token
+from cidr.types import ALL_V4, Answer, Column, CountQuery, Minus, Query, Ratio, Series, Union
 from jlogd.errors import ConfigError, JlogError, RemoteError
 
 TEN = "show count for 10.0.0.0/8 in spam"
@@ -87,6 +88,13 @@ def test_series_completion_health_metrics_and_description(served):
     numbers = served.get("/metrics").text
     assert re.search(r'cidr_requests_total\{route="/v1/query",status="400"\} [1-9]', numbers)
     assert "cidr_cache_hits_total 3.0" in numbers and "cidr_query_seconds_count" in numbers
+
+
+def test_every_metric_is_in_the_documentation(served):
+    """With `_total` as Prometheus shows it, without what a histogram adds."""
+    page = (ROOT / "docs" / "cidr.md").read_text()
+    shown = set(re.findall(r"^# TYPE (cidr_\w+?)(?:_created)? ", served.get("/metrics").text, re.MULTILINE))
+    assert shown and all(f"`{name}`" in page or f"`{name}_total`" in page for name in shown)
 
 
 def test_the_description_knows_every_route_and_every_failure(served):
@@ -517,3 +525,15 @@ def test_an_address_in_use(served: Served, tmp_path):
     store = build_store(tmp_path / "store", VECTORS)
     words = ("serve", "--base-dir", store, "--listen", f"127.0.0.1:{served.port}")
     failed(_run(cli, "cidr", words, b""), 3, f"127.0.0.1:{served.port}", "in use")
+
+
+def test_an_engine_in_a_scope_refuses_hidden_series_however_they_are_named():
+    """The language does not know them; what is built without it is refused all the same."""
+    hidden = Scoped(Model(VECTORS), Scope("x", (re.compile("spam"),)))
+    seen, unseen = Series("spam"), Series("virus")
+    for expression in (unseen, Union((seen, unseen)), Minus(seen, unseen), Ratio(Union((seen, unseen)), seen)):
+        asked = CountQuery(blocks=(ALL_V4,), columns=(Column("x", expression),))
+        for ask_for in (hidden.answer, hidden.explain):
+            with pytest.raises(NotAllowed, match="virus"):
+                ask_for(asked)
+    assert len(hidden.answer(CountQuery(blocks=(ALL_V4,), columns=(Column("x", seen),)))) == 3
