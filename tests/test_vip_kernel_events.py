@@ -5,13 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from vip_kernel_support import LONG, SECOND, floating, running, until
-from vip_net import Net, need_namespaces, now_ns
+from vip_net import Net, inside, need_namespaces, now_ns
 
+from vip.kernel import advice, open_kernel
 from vip.kernel.address_messages import remove_all
-from vip.kernel.interface import AddressGone, EventsLost, LinkChanged
+from vip.kernel.errors import KernelError
+from vip.kernel.interface import AddressGone, EventsLost, KernelSettings, LinkChanged, LinkState
 from vip.kernel.netlink import Netlink
 
 
@@ -98,3 +101,42 @@ def test_events_that_were_lost_are_said_to_be(net: Net, monkeypatch: pytest.Monk
         kernel.refresh(now_ns() + 120 * SECOND)  # which finds what was not heard
         until(lambda: sum(isinstance(event, AddressGone) for event in events) >= len(some), "all are known to be gone")
         assert {event.floating for event in events if isinstance(event, AddressGone)} == set(some)
+
+
+def test_an_interface_that_answers_for_the_others_is_named(net: Net, tmp_path: Path) -> None:
+    def advised(ours: tuple[str, ...]) -> tuple[str, ...]:
+        with inside(net.namespace("n2")):
+            kernel = open_kernel(KernelSettings(interfaces=ours))
+            try:
+                return kernel.start(lambda event: None).remarks
+            finally:
+                kernel.stop()
+
+    [remark] = advised(("lan",))
+    assert remark.startswith("mgmt would answer ARP") and "arp_ignore to 1" in remark
+    assert advised(("lan", "mgmt")) == ()
+    net.run("n2", "sysctl", "-q", "net.ipv4.conf.mgmt.arp_ignore=1")
+    assert advised(("lan",)) == ()
+    net.run("n2", "sysctl", "-q", "net.ipv4.conf.mgmt.arp_ignore=0")
+    many = {f"eth{number}": LinkState(f"eth{number}", number, True, "02:00:00:00:00:01") for number in range(6)}
+    for name in ("all", *many):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "arp_ignore").write_text("0\n")
+    [remark] = advice.remarks(many, ["eth0"], tmp_path)
+    assert remark.startswith("eth1, eth2, eth3, ... would")
+    (tmp_path / "all" / "arp_ignore").write_text("2\n")
+    assert advice.remarks(many, ["eth0"], tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_failed_is_said_and_nothing_more_is_taken(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = floating(net.floating(800)), floating(net.floating(801))
+    with running(net, "n1") as (kernel, _):
+        assert kernel.add([before], now_ns() + LONG) == {}
+        announcer = kernel._parts.announcer
+        monkeypatch.setattr(announcer, "_round", lambda: [][0])
+        until(lambda: not announcer.alive, "the announcer has failed")
+        assert "restart vip" in kernel.add([after], now_ns() + LONG)[after]
+        with pytest.raises(KernelError, match="has failed"):
+            kernel.refresh(now_ns() + LONG)
+        assert kernel.remove([before]) == {}  # giving away always works

@@ -432,7 +432,7 @@ class Sniffer:
             membership = struct.pack("iHH8s", socket.if_nametoindex(network), 1, 0, b"")
             self._socket.setsockopt(263, 1, membership)
         self._socket.settimeout(0.05)
-        self._to_boottime = now_ns() - time.time_ns()
+        self._to_boottime = _wall_to_boottime()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Sniffer:
@@ -492,6 +492,15 @@ class Sniffer:
                 seconds, nanoseconds = struct.unpack("qq", value)
                 return int(seconds * SECOND + nanoseconds + self._to_boottime)
         return now_ns()
+
+
+def _wall_to_boottime() -> int:
+    """What to add to the kernel's wall-clock stamps: the best of some tries, as this process may be interrupted."""
+    tries = []
+    for _ in range(20):
+        before, wall, after = now_ns(), time.time_ns(), now_ns()
+        tries.append((after - before, (before + after) // 2 - wall))
+    return min(tries)[1]
 
 
 def _spoken_for(frame: bytes) -> Iterator[tuple[bytes, bytes, str]]:

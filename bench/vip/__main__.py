@@ -3,6 +3,7 @@
     python -m bench.vip kernel                 addresses in bulk, the gate, lifetimes: about a minute
     python -m bench.vip kernel --rounds 10
     python -m bench.vip failover               us, keepalived and ucarp, fault by fault: some ten minutes
+    python -m bench.vip scale                  ten thousand addresses on four nodes: some five minutes
     python -m bench.vip failover --system vip --fault "kill -9"
 
 Needs root, for network namespaces. Numbers are kept beside those of `python -m bench`.
@@ -26,6 +27,7 @@ from rich.table import Table
 from bench import vip  # noqa: F401  (the tests' networks are found through it)
 from bench.samples import duration
 from bench.vip.failover import failover
+from bench.vip.scale import scale
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 WIDTH = 132
@@ -70,6 +72,7 @@ def _facts() -> dict[str, object]:
 
 
 main.add_command(failover)
+main.add_command(scale)
 
 
 if __name__ == "__main__":

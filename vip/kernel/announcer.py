@@ -57,6 +57,11 @@ class Announcer:
         self._socket.setblocking(False)  # a full queue must not hold the lock
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         self._stopping = True
         self._wake.set()

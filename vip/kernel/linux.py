@@ -18,7 +18,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from vip.kernel import addresses, gate, links
+from vip.kernel import addresses, advice, gate, links
 from vip.kernel.address_messages import Spot, remove, remove_ours
 from vip.kernel.addresses import SECOND_NS, Addresses, raw
 from vip.kernel.announcer import Announcer
@@ -66,7 +66,7 @@ class LinuxKernel:
             self._alone = _alone()
             _clean_slate()
             indexes = self._indexes(self._interfaces)
-            remarks = self._start_gate(indexes)
+            remarks = self._start_gate(indexes) + advice.remarks(links.read(), self._interfaces)
             self._parts = _Parts(self._settings, self._gate, self._alone.fileno(), lambda: self._deadline_ns, on_event)
         except BaseException:
             self.stop()
@@ -108,7 +108,10 @@ class LinuxKernel:
             self._parts.guard.set_deadline(deadline_ns)
 
     def refresh(self, deadline_ns: int) -> None:
-        self._running().addresses.refresh(deadline_ns)
+        parts = self._running()
+        parts.addresses.refresh(deadline_ns)
+        if broken := parts.broken():
+            raise KernelError(broken)
 
     def set_farewell(self, farewell: bytes) -> None:
         self._running().guard.set_farewell(farewell)
@@ -123,6 +126,8 @@ class LinuxKernel:
 
     def add(self, wanted: Sequence[Floating], deadline_ns: int) -> dict[Floating, str]:
         parts = self._running()
+        if broken := parts.broken():
+            return dict.fromkeys(wanted, broken)
         spots, failed = self._spots(wanted)
         if spots:
             failed |= parts.addresses.add(spots, deadline_ns)
@@ -276,6 +281,13 @@ class _Parts:
             self.guard.close()
             self.listener.close()
             self.addresses.close()
+
+    def broken(self) -> str:
+        """Which thread ended although nobody asked; nothing when all run. It is a fault of ours, and was logged."""
+        alive = self.announcer.alive and self.watcher is not None and self.watcher.alive
+        return (
+            "" if alive else "a thread that announces or listens has failed (its traceback is in the log); restart vip"
+        )
 
     def counts(self) -> dict[str, int]:
         watcher = self.watcher

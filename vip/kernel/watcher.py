@@ -64,6 +64,11 @@ class Watcher:
         self._look_ns = now_ns() + _LOOK_NS
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         self._stopping = True
         os.write(self._waking, b"x")
