@@ -65,6 +65,11 @@ class EtcdStore:
         """The member that is asked now."""
         return self._transport.endpoint
 
+    @property
+    def token(self) -> str:
+        """What this connection is logged in with; "" when no login is needed, or none was made yet."""
+        return self._token
+
     def read(self, prefix: str, *, within: float) -> Snapshot:
         mark = self._guard.mark()
         answer, endpoint = self._ask("/v3/kv/range", range_body(prefix, prefix=True), RangeAnswer, within)

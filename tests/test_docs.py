@@ -43,6 +43,7 @@ from daemon_support import SECONDS_MAX, free_ports, until
 from jlogd.daemon.config import parse
 from jlogd.daemon.defaults import DEFAULT_TOML
 from jlogd.daemon.metrics import all_metrics
+from vip.config import parse as parse_vip
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -278,7 +279,9 @@ def test_blocks_follow_the_convention(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_configurations_are_right(page: Path) -> None:
     for block in blocks(page):
-        if block.language == "toml":
+        if block.language == "toml" and "[vip]" in block.text:
+            parse_vip(block.text, f"{name_of(page)}:{block.line}")
+        elif block.language == "toml":
             parse(block.text, f"{name_of(page)}:{block.line}")
 
 

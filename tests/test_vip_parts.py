@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -54,6 +55,16 @@ def test_a_successor_waits_past_the_deadline_whatever_the_clocks_do(profile: str
     fast_successor = timing.wait / (1 + RATE_ERROR)
     assert fast_successor >= slow_holder
     assert timing.silence > timing.wait
+
+
+def test_only_one_module_reads_clocks():
+    """A wall clock decides nothing, and nobody looks at another one by the way: so it may jump as it likes."""
+    root = Path(__file__).parent.parent / "vip"
+    for path in [*root.glob("*.py")]:
+        if path.name not in ("clock.py", "farewell.py"):
+            assert not re.search(r"\btime\.(time|monotonic|clock_gettime)|datetime", path.read_text()), path
+    for path in (root / name for name in ("node.py", "holdings.py", "view.py", "session.py", "assign.py")):
+        assert not re.search(r"boot_ns|wall_seconds", path.read_text()), f"{path}: time is handed in"
 
 
 # ---- session ---------------------------------------------------------------------------------------------------------

@@ -12,11 +12,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +32,36 @@ from cluster.types import Store
 ROOT = Path(__file__).parent.parent
 # Real processes on a slow, shared machine.
 SECONDS_MAX = 60.0
+# Addresses that are asked for all the time; more would drown what is measured.
+ASKED_MAX = 20
 NETWORKS = ("lan", "mgmt")
 ETCD = ("e1", "e2", "e3")
+
+
+class Asker:
+    """Asks everybody, ten times a second, who has each address: whoever holds one in silence is made to speak."""
+
+    def __init__(self, net: Net, node: str, addresses: Sequence[str]) -> None:
+        with inside(net.namespace(node)):
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            self._socket.bind(("lan", 0x0806))
+        mac, own = bytes.fromhex(net.mac(node).replace(":", "")), socket.inet_aton(net.address(node))
+        head = b"\xff" * 6 + mac + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1) + mac + own + bytes(6)
+        self._frames = [head + socket.inet_aton(address) for address in addresses if ":" not in address]
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._end.set()
+        self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        while not self._end.wait(0.1):
+            for frame in self._frames:
+                with suppress(OSError):
+                    self._socket.send(frame)
 
 
 class Lab:
@@ -77,6 +108,7 @@ class Lab:
         try:
             self.kernel = AddressOracle(self.net).__enter__()
             self.wire = Sniffer(self.net, self.addresses).__enter__()
+            self.asker = Asker(self.net, "client", self.addresses[:ASKED_MAX])
             wrap = [["ip", "netns", "exec", self.net.namespace(name)] for name in self.etcd_names]
             hosts = [self.net.address(name, "mgmt") for name in self.etcd_names]
             self.etcd = EtcdCluster(self.directory, hosts, wrap, self._etcd_options, client_port=2379)
@@ -93,7 +125,7 @@ class Lab:
             self.kill(name)
         if hasattr(self, "etcd"):
             self.etcd.stop()
-        for oracle in ("kernel", "wire"):
+        for oracle in ("asker", "kernel", "wire"):
             if hasattr(self, oracle):
                 getattr(self, oracle).stop()
         self.net.__exit__()

@@ -147,6 +147,15 @@ class Sim:
                     self.overlaps.append(Overlap(self.now / SECOND, address, (other.name, changed.name)))
                     self.note(f"OVERLAP of {address}: {other.name} and {changed.name}")
 
+    def check_said(self, changed: SimNode, addresses: list[str]) -> None:
+        """Somebody announces: does it have what it announces?"""
+        if changed.clock() >= changed.deadline:
+            return  # the gate drops it
+        for address in addresses:
+            if address not in changed.addresses:
+                self.overlaps.append(Overlap(self.now / SECOND, address, (changed.name, "announced without having it")))
+                self.note(f"FALSE WORD of {changed.name} on {address}")
+
     def note(self, words: str) -> None:
         self.trace.append(f"{self.now / SECOND:8.3f} {words}")
 
@@ -171,7 +180,7 @@ class SimNode:
         self.deadline = 0
         # The process.
         self.node: Node
-        self.hands: deque[Take | Remove | RemoveAll | Look] = deque()
+        self.hands: deque[Take | Remove | RemoveAll | Look | Announce] = deque()
         self.hands_busy = False
         self.watching: int | None = None  # next revision to deliver; None while there is no watch
         self.feeding = False
@@ -233,15 +242,13 @@ class SimNode:
             match action:
                 case Commit():
                     self.send_commit(action)
-                case Take() | Remove() | RemoveAll() | Look():
+                case Take() | Remove() | RemoveAll() | Look() | Announce():
                     self.put_to_hands(action)
                 case Resync():
                     self.watching = None
                     self.later(10 * MILLISECOND, self.resync)
                 case Say(sentence):
                     self.sim.note(f"{self.name}: {sentence}")
-                case Announce():
-                    pass
         self.set_deadline()
         if self.node.phase == "ended" and self.alive:
             self.crash()
@@ -367,7 +374,7 @@ class SimNode:
 
     # ---- the kernel ----
 
-    def put_to_hands(self, work: Take | Remove | RemoveAll | Look) -> None:
+    def put_to_hands(self, work: Take | Remove | RemoveAll | Look | Announce) -> None:
         if isinstance(work, RemoveAll):
             for dropped in [item for item in self.hands if isinstance(item, Take)]:
                 self.hands.remove(dropped)
@@ -384,7 +391,7 @@ class SimNode:
         lag = self.sim.rng.choice([0, 1, 5, 50]) * MILLISECOND + (50 * MILLISECOND if isinstance(work, Take) else 0)
         self.later(lag, lambda: self.work(work))
 
-    def work(self, work: Take | Remove | RemoveAll | Look) -> None:
+    def work(self, work: Take | Remove | RemoveAll | Look | Announce) -> None:
         if isinstance(work, Take):
             deadline = self.node.session.deadline
             if self.clock() >= deadline:
@@ -393,6 +400,10 @@ class SimNode:
                 return
             # Paused between the check and the system call: the gate must hold.
             self.later(self.hiccup() if self.sim.rng.random() < 0.1 else 0, lambda: self.add(work))
+        elif isinstance(work, Announce):
+            # Announcing is not adding: what it is told to say of an address that is not there is a false word.
+            self.sim.check_said(self, [floating.address for floating in work.addresses])
+            self.finish(lambda: None)
         elif isinstance(work, Look):
             there = [Present(floating, 5) for floating in self.addresses.values()]
             self.finish(lambda: self.node.looked(self.clock(), there))

@@ -180,7 +180,9 @@ class Holdings:
         return bool(self._taking or self._removing)
 
     def present_floatings(self) -> list[Floating]:
-        return list(self.present.values())
+        """What is there and stays: nothing that is on its way out may be announced again."""
+        leaving = self._removing | self._giving.keys()
+        return [floating for address, floating in self.present.items() if address not in leaving]
 
     def blocked(self) -> dict[str, str]:
         """Address -> MAC of the foreign host that has it."""

@@ -54,6 +54,11 @@ class Heart:
         self.last_took = 0.0
         self._thread = threading.Thread(target=self._run, name="vip-heart", daemon=True)
 
+    @property
+    def token(self) -> str:
+        """What the store let us in with, if it wants that."""
+        return str(getattr(self._store, "token", ""))
+
     def start(self) -> None:
         self._thread.start()
 

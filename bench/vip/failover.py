@@ -1,4 +1,4 @@
-"""`python -m bench.vip failover`: the gap a client sees and how often an address is spoken for twice, fault by fault."""
+"""`python -m bench.vip failover`: the gap a client sees, and how often an address is spoken for twice, by fault."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def _median(results: Sequence[Result]) -> Result:
 def _line(result: Result) -> str:
     if result.failure:
         return f"{result.label}: {result.fault}: not measured: {result.failure}"
-    return f"{result.label}: {result.fault}: gap {result.gap:.3f} s, spoken for twice {result.spoke_twice} times"
+    twice = f"spoken for twice {result.spoke_twice} times, held twice for {result.held_twice:.1f} s"
+    return f"{result.label}: {result.fault}: gap {result.gap:.3f} s, {twice}"
 
 
 def _table(results: Sequence[Result]) -> Table:

@@ -153,14 +153,16 @@ class LinuxKernel:
 
     def probe(self, wanted: Sequence[Floating], window_ns: int) -> dict[str, str]:
         by_interface: dict[str, list[bytes]] = {}
-        for floating in wanted:
+        there = set(self._running().addresses.known.values())
+        for floating in there.intersection(wanted):  # what is not there is never announced, whoever asks for it
             by_interface.setdefault(floating.interface, []).append(raw(floating.address))
         found = self._running().listener.probe(by_interface, window_ns)
         return {addresses.text(address): mac_text(mac) for address, mac in found.items()}
 
     def announce(self, wanted: Sequence[Floating]) -> None:
         by_interface: dict[str, list[bytes]] = {}
-        for floating in wanted:
+        there = set(self._running().addresses.known.values())
+        for floating in there.intersection(wanted):  # what is not there is never announced, whoever asks for it
             by_interface.setdefault(floating.interface, []).append(raw(floating.address))
         for interface, some in by_interface.items():
             self._running().announcer.announce(interface, some)

@@ -1,0 +1,161 @@
+"""The commands of vip without a cluster: help, mistakes, and a whole life on one machine with the store in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from daemon_support import ROOT, until
+from vip_net import Net, need_namespaces
+
+from jlogd.cli import docs
+from vip.cli.main import cli
+from vip.config import parse
+from vip.metrics import METRICS
+
+COMMANDS = dict(docs.walk(cli))
+
+
+def vip(*words: str, code: int = 0) -> str:
+    """Run a command that must end with `code`; stdout, or stderr when it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "vip.cli.main", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == code, (words, done.stdout, done.stderr)
+    return done.stderr if code > 1 else done.stdout
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_has_help_with_an_example(path: str):
+    shown = vip(*path.split()[1:], "--help")
+    assert "Examples:" in shown and "vip " in shown.partition("Examples:")[2]
+    for one in COMMANDS[path].params:
+        assert not isinstance(one, click.Option) or one.help, (path, one.name)
+
+
+@pytest.mark.parametrize("line", sorted({line for one in COMMANDS.values() for line in docs.examples(one)}))
+def test_every_example_is_accepted(line: str):
+    words = shlex.split(line)
+    command = COMMANDS[" ".join(words[:2])]
+    assert command.make_context(words[1], words[2:])
+
+
+def test_the_manual_names_every_setting_metric_and_command():
+    page = (ROOT / "docs" / "vip.md").read_text()
+    for name, (kind, _, _) in METRICS.items():
+        assert f"`{name}{'_total' if kind == 'counter' else ''}`" in page, name
+    from vip.config import Check, Group, Hooks, Settings, Topology
+
+    for struct in (Settings, Hooks, Check, Topology, Group):
+        for field in struct.__struct_fields__:
+            assert f"`{field}`" in page or f"[vip.{field}]" in page or f"vip.{field}" in page, (struct, field)
+    for path in COMMANDS:
+        assert path in page, path
+
+
+def test_mistakes_in_a_configuration(tmp_path: Path):
+    path = tmp_path / "vip.toml"
+    path.write_text('[vip]\nnode = "n1"\nstore = "solo"\nnoed = 1\n')
+    assert f"{path}:4: vip.noed: unknown setting" in vip("check-config", str(path), code=2)
+    assert "cannot be read" in vip("show", "--config", str(tmp_path / "none"), code=2)
+
+
+def test_a_store_that_is_not_there(tmp_path: Path):
+    path = tmp_path / "vip.toml"
+    path.write_text('[vip]\nnode = "n1"\nstore = "etcd"\netcd = ["http://127.0.0.1:1"]\n')
+    assert "refused" in vip("show", "--config", str(path), code=3)
+    assert "is the daemon running?" in vip("history", "--config", str(path), code=3)
+
+
+# ---- one machine -----------------------------------------------------------------------------------------------------
+
+
+class Solo:
+    """A daemon on one machine, in a namespace."""
+
+    def __init__(self, net: Net, directory: Path) -> None:
+        self.net, self.directory = net, directory
+        self.config = directory / "vip.toml"
+        self.config.write_text(
+            f'[vip]\nnode = "n1"\nstore = "solo"\nsolo_file = "{directory}/solo.db"\nlog = "{directory}/log"\n'
+            'round = "500ms"\nmature = "50ms"\nprobe = "20ms"\n'
+            f'[vip.hooks]\ntake = ["/bin/sh", "-c", "cat >> {directory}/taken"]\n'
+            '[[vip.topology]]\nblock = "10.77.0.0/16"\ninterface = "lan"\n'
+            '[[vip.topology]]\nblock = "fd77::/64"\ninterface = "lan"\n'
+            '[[vip.group]]\nname = "gold"\naddresses = ["10.77.16.1", "fd77::1:1"]\n'
+            '[[vip.group]]\nname = "pool"\naddresses = ["10.77.16.10-10.77.16.19"]\nspread = true\n'
+        )
+        self.addresses = ["10.77.16.1", "fd77::1:1", *(f"10.77.16.{number}" for number in range(10, 20))]
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "vip.cli.main", "run", "--config", str(self.config)]
+        with (self.directory / "daemon.log").open("ab") as log:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            return self.net.popen("n1", command, stdout=log, stderr=log, env=environment)
+
+    def present(self) -> set[str]:
+        shown = json.loads(self.net.run("n1", "ip", "-j", "addr", "show", "dev", "lan"))
+        found = {info["local"] for link in shown for info in link["addr_info"]}
+        return found & set(self.addresses)
+
+
+@pytest.fixture
+def solo(tmp_path: Path) -> Iterator[Solo]:
+    need_namespaces()
+    with Net(["n1"]) as net:
+        yield Solo(net, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_life_on_one_machine(solo: Solo):
+    import jlogd
+
+    jlogd.create(solo.directory / "log", subscribers=["all"])
+    assert "moving as 11" in vip("check-config", str(solo.config))
+    daemon = solo.launch()
+    everything = set(solo.addresses)
+    until(lambda: solo.present() == everything, "all are there")
+    rows = [json.loads(line) for line in vip("show", "--json", "--config", str(solo.config)).splitlines()]
+    assert {(row["address"], row["owner"], row["state"]) for row in rows} == {(a, "n1", "owned") for a in everything}
+    until(lambda: len((solo.directory / "taken").read_text().splitlines()) == len(everything), "the hook was told")
+
+    solo.net.run("n1", "ip", "addr", "del", "10.77.16.1/32", "dev", "lan")
+    until(lambda: solo.present() == everything, "what was removed by hand is back")
+
+    daemon.send_signal(signal.SIGKILL)
+    daemon.wait()
+    until(lambda: not solo.present(), "the guard removed everything")
+    daemon = solo.launch()
+    until(lambda: solo.present() == everything, "it is back after a kill")
+
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(60) == 0
+    assert not solo.present()
+    vip("show", "--config", str(solo.config), code=1)
+    with jlogd.open(solo.directory / "log") as log, log.subscriber() as reader:
+        told = [json.loads(record) for batch in reader for record in batch]
+    assert {entry["address"] for entry in told if entry.get("after") == "n1"} == everything
+    assert any(not entry.get("after") for entry in told), "the end is told as well"
+
+
+@pytest.mark.slow
+def test_an_interface_that_is_not_there(solo: Solo):
+    solo.config.write_text(solo.config.read_text().replace('interface = "lan"', 'interface = "wan0"', 1))
+    daemon = solo.launch()
+    assert daemon.wait(60) in (2, 3)
+    assert re.search(r"error: .*wan0", (solo.directory / "daemon.log").read_text())
+
+
+def test_the_example_of_the_manual_is_right():
+    page = (ROOT / "docs" / "vip.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(parse(example).group) == 3
