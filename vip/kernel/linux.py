@@ -77,15 +77,15 @@ class LinuxKernel:
 
     def stop(self) -> None:
         self._deadline_ns = 0
-        if self._parts is not None:
-            self._parts.stop()
-            self._parts = None
-        if self._gate is not None:
-            self._gate.close()
-            self._gate = None
-        if self._alone is not None:
-            self._alone.close()
-            self._alone = None
+        parts, the_gate, alone = self._parts, self._gate, self._alone
+        self._parts = self._gate = self._alone = None
+        with contextlib.ExitStack() as ending:  # in the reverse order, whatever fails on the way
+            if alone is not None:
+                ending.callback(alone.close)
+            if the_gate is not None:
+                ending.callback(the_gate.close)
+            if parts is not None:
+                ending.callback(parts.stop)
 
     def set_interfaces(self, interfaces: Collection[str]) -> None:
         wanted = set(interfaces)
