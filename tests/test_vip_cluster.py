@@ -173,7 +173,7 @@ def test_the_link_of_a_node_is_lost(lab: Lab):
 
 def test_the_leader_of_etcd_is_killed(lab: Lab):
     """An election within the window moves nothing."""
-    before = lab.holders()
+    before, told = lab.holders(), len(logs(lab))
     with lab.scenario(), lab.client():
         leader = lab.etcd_leader()
         lab.mark(f"kill etcd {leader}")
@@ -182,7 +182,9 @@ def test_the_leader_of_etcd_is_killed(lab: Lab):
         lab.etcd.members[leader].start()
         wait(1.0)
         lab.until_all_held()
-    assert lab.holders() == before or "no heartbeat was committed in time" in logs(lab), "moved without need"
+    # On a machine that is too slow for the window, a move has its reason in the log.
+    late = "no heartbeat was committed in time" in logs(lab)[told:] or "was silent for" in logs(lab)[told:]
+    assert late or lab.holders() == before, "moved without need"
 
 
 def test_the_leader_of_etcd_is_stopped_and_resumed(lab: Lab):
