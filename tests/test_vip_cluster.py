@@ -138,18 +138,14 @@ def test_daemon_and_guard_are_frozen(lab: Lab):
         lab.until_spread(4)
 
 
-@pytest.mark.parametrize("direction", ["both", "to", "from"])
-def test_a_node_is_cut_off_from_etcd(lab: Lab, direction: str):
-    """Its clients still reach it, and still it must let go: whether it cannot send or cannot hear."""
-    victim = lab.holder(lab.sampled[0])
+def test_nodes_are_cut_off_from_etcd(lab: Lab):
+    """Their clients still reach them, and still they must let go: one is cut off, one cannot send, one cannot hear."""
     with lab.scenario(), lab.client():
-        lab.mark(f"cut {victim} {direction}")
+        lab.mark("cut n1 off; what n2 sends and what n3 should hear is lost")
         for member in lab.etcd_names:
-            if direction in ("both", "to"):
-                lab.net.cut(victim, member, "mgmt")
-            if direction in ("both", "from"):
-                lab.net.cut(member, victim, "mgmt")
-        lab.until_all_held([name for name in lab.names if name != victim])
+            for source, target in (("n1", member), (member, "n1"), ("n2", member), (member, "n3")):
+                lab.net.cut(source, target, "mgmt")
+        lab.until_all_held(["n4"])
         lab.mark("heal")
         lab.net.heal_all()
         lab.until_spread(4)
@@ -177,7 +173,7 @@ def test_the_link_of_a_node_is_lost(lab: Lab):
 
 def test_the_leader_of_etcd_is_killed(lab: Lab):
     """An election within the window moves nothing."""
-    before = lab.holders()
+    before, told = lab.holders(), len(logs(lab))
     with lab.scenario(), lab.client():
         leader = lab.etcd_leader()
         lab.mark(f"kill etcd {leader}")
@@ -186,7 +182,9 @@ def test_the_leader_of_etcd_is_killed(lab: Lab):
         lab.etcd.members[leader].start()
         wait(1.0)
         lab.until_all_held()
-    assert lab.holders() == before or "no heartbeat was committed in time" in logs(lab), "moved without need"
+    # On a machine that is too slow for the window, a move has its reason in the log.
+    late = "no heartbeat was committed in time" in logs(lab)[told:] or "was silent for" in logs(lab)[told:]
+    assert late or lab.holders() == before, "moved without need"
 
 
 def test_the_leader_of_etcd_is_stopped_and_resumed(lab: Lab):
@@ -273,7 +271,7 @@ def test_a_node_flaps(lab: Lab):
     """Killed again and again: its penalty grows, and what moves is bounded."""
     victim = lab.holder(lab.sampled[0])
     with lab.scenario():
-        for _ in range(3):
+        for _ in range(2):
             lab.send(victim, signal.SIGKILL)
             lab.daemons.pop(victim).wait()
             lab.until_all_held([name for name in lab.names if name != victim])

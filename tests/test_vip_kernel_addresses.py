@@ -14,6 +14,7 @@ from vip.kernel import addresses
 from vip.kernel.errors import KernelError
 from vip.kernel.interface import AddressGone, Floating
 from vip.kernel.linux import LinuxKernel
+from vip.kernel.netlink import Failure
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,18 @@ def test_a_refresh_brings_nothing_back(net: Net) -> None:
         kernel.refresh(now_ns() + 600 * SECOND)
         assert there(kernel) == {some[2]}
         assert sum(isinstance(event, AddressGone) for event in events) == 4  # found missing, and said again
+
+
+def test_a_refresh_that_the_kernel_refuses_is_no_loss(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = floating(net.floating(18))
+    with running(net, "n1", gate="lifetime") as (kernel, events):
+        kernel.add([one], now_ns() + 60 * SECOND)
+        monkeypatch.setattr(kernel._parts.addresses._netlink, "bulk", lambda messages: [Failure(0, 22, "no")])
+        with pytest.raises(KernelError, match="cannot be set: no"):
+            kernel.refresh(now_ns() + 600 * SECOND)
+        monkeypatch.undo()
+        assert there(kernel) == {one} and not events
+        kernel.refresh(now_ns() + 600 * SECOND)
 
 
 @pytest.mark.parametrize("stop_seconds", [7, 12])

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from vip_kernel_support import LONG, SECOND, Holder, floating, running, until
 from vip_net import Net, Sniffer, need_namespaces, now_ns
 
+from vip.kernel import addresses
 from vip.kernel.announcer import Announcer
-from vip.kernel.interface import Conflict, LinkChanged
+from vip.kernel.interface import AddressGone, Conflict, LinkChanged
 from vip.kernel.schedule import Budget, Rhythm, Schedule
 
 GAP, REFRESH, TIMES = 1100, 45_000, 5  # milliseconds, in the tests of the schedule
@@ -246,6 +247,25 @@ def test_a_process_that_was_stopped_announces_again(net: Net) -> None:
         holder.end()
 
 
+def test_what_is_not_there_is_not_announced(net: Net) -> None:
+    some = [floating(net.floating(7)), floating(net.floating6(7)), floating(net.floating(8))]
+    gone, never, held = some
+    with Sniffer(net, [one.address for one in some]) as sniffer, running(net, "n1") as (kernel, events):
+        kernel.add([gone, held], now_ns() + LONG)
+        kernel.announce(some)
+        until(lambda: all(sniffer.of(one.address, "arp") for one in (gone, held)), "what is there")
+        net.run("n1", "ip", "addr", "del", f"{gone.address}/32", "dev", "lan")
+        until(lambda: AddressGone(gone) in events, "its loss is known")
+        since = now_ns()
+        kernel.set_deadline(0)
+        time.sleep(0.3)
+        kernel.set_deadline(now_ns() + LONG)  # all is announced again, from the beginning
+        until(lambda: any(sight.when > since for sight in sniffer.of(held.address)), "what is there, again")
+        time.sleep(0.3)
+    assert all(sight.when < since for sight in sniffer.of(gone.address))
+    assert not sniffer.of(never.address)
+
+
 def test_a_carrier_that_comes_back_is_a_reason_to_announce(net: Net) -> None:
     one = floating(net.floating(5))
     with (
@@ -271,7 +291,8 @@ def test_somebody_else_who_says_that_he_has_it_is_reported_and_answered_once(net
         kernel.announce(some)
         until(lambda: len(sniffer.of(some[0].address, "arp")) == 2, "the announcement")
         with running(net, "n2", announce_times=5, announce_gap_seconds=0.1) as (other, others_events):
-            other.announce(some)  # without having it: a foreign host could do no worse
+            for one in some:  # without having it: a foreign host could do no worse
+                other._parts.announcer.announce("lan", [addresses.raw(one.address)])
             until(lambda: kernel.counters().values["conflicts"] >= 10, "all of it is heard")
         heard = [event for event in events if isinstance(event, Conflict)]
         assert {(event.address, event.mac) for event in heard} == {(one.address, net.mac("n2")) for one in some}

@@ -91,7 +91,8 @@ def test_events_that_were_lost_are_said_to_be(net: Net, monkeypatch: pytest.Monk
         known = dict(kernel._parts.addresses.known)
         # Behind our back and all at once, while the thread that hears of it is held up.
         go_on = threading.Event()
-        monkeypatch.setattr(watcher, "_report", lambda event: (go_on.wait(60), events.append(event)))
+        gone = watcher._gone
+        monkeypatch.setattr(watcher, "_gone", lambda one: (go_on.wait(60), gone(one)))
         behind = Netlink()
         remove_all(behind, list(known))
         behind.close()
@@ -115,9 +116,9 @@ def test_an_interface_that_answers_for_the_others_is_named(net: Net, tmp_path: P
     [remark] = advised(("lan",))
     assert remark.startswith("mgmt would answer ARP") and "arp_ignore to 1" in remark
     assert advised(("lan", "mgmt")) == ()
-    net.run("n2", "sysctl", "-q", "net.ipv4.conf.mgmt.arp_ignore=1")
+    net.setting("n2", "ipv4/conf/mgmt/arp_ignore", "1")
     assert advised(("lan",)) == ()
-    net.run("n2", "sysctl", "-q", "net.ipv4.conf.mgmt.arp_ignore=0")
+    net.setting("n2", "ipv4/conf/mgmt/arp_ignore", "0")
     many = {f"eth{number}": LinkState(f"eth{number}", number, True, "02:00:00:00:00:01") for number in range(6)}
     for name in ("all", *many):
         (tmp_path / name).mkdir()

@@ -63,6 +63,28 @@ def test_a_killed_daemon_leaves_a_closed_gate(net: Net) -> None:
     net.run("n1", "ip", "addr", "del", f"{one.address}/32", "dev", "lan")
 
 
+def test_a_log_that_nobody_reads_does_not_hold_up_the_guard(net: Net) -> None:
+    script = (
+        "import os, time; from vip.kernel.guard import Guard; r, w = os.pipe(); os.set_blocking(w, False)\n"
+        "try:\n while True: os.write(w, bytes(4096))\nexcept BlockingIOError: os.set_blocking(w, True)\n"
+        "os.dup2(w, 2); g = Guard(); g.start(); print(g.pid, flush=True); time.sleep(600)"
+    )
+    root = str(Path(__file__).parents[1])
+    daemon = net.popen(
+        "n1", [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": root}
+    )
+    reader = daemon.stdout
+    assert reader is not None
+    guard_pid = int(reader.readline())
+    pipe = os.open(f"/proc/{daemon.pid}/fd/2", os.O_RDONLY)  # so that the pipe has a reader, who does not read
+    address = net.floating(74)
+    marked(net, address)
+    daemon.kill()
+    until(lambda: address not in shown(net, "n1"), "the guard removes it")
+    until(lambda: not Path(f"/proc/{guard_pid}").exists(), "the guard ends")
+    os.close(pipe)
+
+
 def test_a_clean_end_is_no_death(net: Net) -> None:
     with Holder(net, "n1", [floating(net.floating(61))]) as holder:
         holder.end()

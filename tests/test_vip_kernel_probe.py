@@ -153,7 +153,7 @@ def test_somebody_who_probes_for_it_at_the_same_time_counts(net: Net) -> None:
 def test_an_answer_on_another_interface_is_about_another_network(net: Net) -> None:
     address = net.floating(7)
     net.run("host", "ip", "addr", "add", f"{address}/32", "dev", "lan")
-    net.run("host", "sysctl", "-q", "net.ipv4.conf.all.arp_ignore=1")
+    net.setting("host", "ipv4/conf/all/arp_ignore", "1")
     with running(net, "n1", interfaces=("lan", "mgmt")) as (kernel, _):
         assert kernel.probe([floating(address, "mgmt")], WINDOW) == {}
         assert kernel.probe([floating(address, "lan")], WINDOW) == {address: net.mac("host")}

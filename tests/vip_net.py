@@ -151,6 +151,11 @@ class Net:
     def run(self, node: str, *command: str) -> str:
         return run("ip", "netns", "exec", self.namespace(node), *command)
 
+    def setting(self, node: str, name: str, value: str) -> None:
+        """A setting of the node's network, by its path below /proc/sys/net."""
+        with inside(self.namespace(node)):
+            Path(f"/proc/sys/net/{name}").write_text(value)
+
     def popen(self, node: str, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a process in a node's namespace; it is killed at the end."""
         process = subprocess.Popen(["ip", "netns", "exec", self.namespace(node), *command], **options)

@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import queue
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from cluster.errors import StoreError
 from cluster.etcd import version_warning
@@ -32,7 +29,7 @@ from cluster.types import Snapshot, TxnResult, WatchBatch
 from jlogd.daemon.addresses import parse_http_address
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.notify import Notifier
-from jlogd.errors import ConfigError, JlogError
+from jlogd.errors import JlogError
 from jlogd.version import VERSION
 from vip import farewell
 from vip.actions import (
@@ -73,8 +70,9 @@ from vip.lines import HANDS_NS_MAX, Clerks, Heart, Stream
 from vip.links import Links
 from vip.metrics import registry_of
 from vip.node import Identity, Node
-from vip.places import blocks_down, floatings_of, interfaces_of
+from vip.places import blocks_down, floatings_of, interfaces_of, place
 from vip.records import GoneRecord, Keys, SessionRecord
+from vip.reload import check_reload
 from vip.report import problems, stat
 from vip.session import Session
 from vip.stores import etcd_settings, opener
@@ -86,34 +84,6 @@ _log = logging.getLogger("vip")
 TICK_SECONDS = 0.1
 # Links are read again this often, because an event may be lost.
 LINKS_NS = 10**9
-# Settings that a reload cannot change: what others rely on, and where we are.
-FIXED = (
-    "node",
-    "cluster",
-    "store",
-    "etcd",
-    "etcd_user",
-    "etcd_password_file",
-    "etcd_ca",
-    "etcd_cert",
-    "etcd_key",
-    "solo_file",
-    "timing",
-    "heartbeat",
-    "window",
-    "gate",
-    "http",
-    "log",
-    "probe",
-    "announce_rate_max",
-    "announce_refresh",
-)
-
-
-def place() -> str:
-    """This kernel since it started, and this network namespace: no two processes hold addresses at one place."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{os.stat('/proc/self/ns/net').st_ino}"
 
 
 class Daemon:
@@ -130,7 +100,8 @@ class Daemon:
         self._links = Links()
         self._epoch = 0
         self._owners: dict[str, int] = {}
-        self._conflicts: dict[str, str] = {}
+        self.conflicts: dict[str, str] = {}  # address -> MAC of the last host that announced it too
+        self.guard_failure = ""
         self._farewell_of: tuple[int, str] = (0, "")
         capabilities = self.kernel.start(lambda event: self._post(lambda now: self._kernel_event(now, event)))
         try:
@@ -244,10 +215,7 @@ class Daemon:
         try:
             new = load(path)
             self._refuse_own_addresses(new)
-            kept = [name for name in FIXED if getattr(new, name) != getattr(self.settings, name)]
-            if kept:
-                names = ", ".join(f"vip.{name}" for name in kept)
-                raise ConfigError(f"{path}: {names} changed, which needs a restart")
+            check_reload(self.settings, new, path)
             self.kernel.set_interfaces({*interfaces_of(self.settings), *interfaces_of(new)})
         except JlogError as error:
             _log.error("SIGHUP: nothing changed: %s", error)
@@ -418,11 +386,12 @@ class Daemon:
             case AddressGone(floating):
                 self.node.gone(now, floating.address)
             case Conflict(address, interface, mac, defended):
-                self._conflicts[address] = mac
+                self.conflicts[address] = mac
                 _log.error("%s: %s on %s announces it too%s", address, mac, interface, "; defended" if defended else "")
             case EventsLost():
                 self._links_read = 0
             case GuardDied(restarted, why):
+                self.guard_failure = "" if restarted else f"there is no guard: {why}"
                 _log.error("the guard died: %s; %s", why, "a new one runs" if restarted else "there is none now")
 
     def _tell_health(self) -> None:
@@ -486,21 +455,3 @@ def _kernel_settings(settings: Settings) -> KernelSettings:
         announce_refresh_seconds=float(settings.announce_refresh),
         announce_rate_max=settings.announce_rate_max,
     )
-
-
-def run(path: Path) -> int:
-    """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot run."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    settings = load(path)
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    daemon = Daemon(settings)
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        signals.put(number)
-        daemon.wake()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, note)
-    _log.info("vip %s runs node %s of cluster %s", VERSION, settings.node, settings.cluster)
-    return daemon.run(signals, path, Notifier())

@@ -1,6 +1,9 @@
-"""Where on this node each address of a configuration goes."""
+"""Where this process is, and where on this node each address of a configuration goes."""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 from vip.addresses import block_of, parse_block
 from vip.config import Settings
@@ -29,3 +32,9 @@ def interfaces_of(settings: Settings) -> tuple[str, ...]:
 def blocks_down(settings: Settings, up: set[str]) -> list[str]:
     """Blocks whose interface is not among those that are `up`."""
     return [str(parse_block(topology.block)) for topology in settings.topology if topology.interface not in up]
+
+
+def place() -> str:
+    """This kernel since it started, and this network namespace: no two processes hold addresses at one place."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{os.stat('/proc/self/ns/net').st_ino}"

@@ -42,6 +42,8 @@ def problems(daemon: Daemon) -> list[str]:
         found.append(f"there is no session: {daemon.stream.failure or daemon.heart.failure or node.phase}")
     for address, mac in sorted(node.holdings.blocked().items()):
         found.append(f"{address} is BLOCKED: {mac}, which is none of ours, has it")
+    if daemon.guard_failure:
+        found.append(daemon.guard_failure)
     found += [f"check {name} fails: {why}" for name, why in daemon.checks.failing().items()]
     mine, highest = node.plan.settings.generation, node.view.generation
     if mine < highest:
@@ -65,6 +67,7 @@ def stat(daemon: Daemon) -> dict[str, object]:
         "held": sorted(node.holdings.present),
         "here": {address: node.holdings.state(address, now) for address in sorted(node.holdings.mine())},
         "problems": problems(daemon),
+        "conflicts": dict(daemon.conflicts),
         "nodes": nodes,
         "addresses": addresses,
         "history": daemon.history.last(HISTORY_TOLD_MAX),

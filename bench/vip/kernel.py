@@ -13,17 +13,18 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from vip_net import Net, inside
+from vip_net import Net, Sniffer, inside
 
 from vip.kernel import bpf, gate_program, open_kernel, packets
 from vip.kernel.address_messages import Spot, add, listed, remove_ours
 from vip.kernel.clock import now_ns
 from vip.kernel.interface import Floating, Kernel, KernelSettings
+from vip.kernel.linux import LinuxKernel
 from vip.kernel.netlink import Netlink
 
 SECOND_NS = 1_000_000_000
@@ -55,6 +56,7 @@ def measure(directory: Path, rounds: int) -> list[Measure]:
         for name, count, address in (("IPv4", IPV4_COUNT, net.floating), ("IPv6", IPV6_COUNT, net.floating6)):
             found += _bulk(directory, rounds, name, [address(number) for number in range(count)])
         found += _gate()
+        found.append(_closing(net, rounds * 4))
         found += _lifetimes(rounds * 4)
     return found
 
@@ -135,6 +137,29 @@ def _gate() -> list[Measure]:
         nanoseconds = _program_ns(frame.ljust(60, b"\0"), open_until)
         found.append(_measure(f"gate {name}, a packet of a floating address", [nanoseconds / 1e9]))
     return found
+
+
+def _closing(net: Net, samples: int) -> Measure:
+    """The last packet on the wire after the deadline, while a program sends from the address as fast as it can.
+
+    Only the gate knows the deadline: what a queue or a clock adds is in it. Below zero: the last one was before.
+    """
+    address, late = net.floating(5), []
+    with _kernel("bpf") as kernel:
+        assert isinstance(kernel, LinuxKernel) and kernel._gate is not None
+        kernel.add([Floating(address, "lan", 32)], now_ns() + HOUR_NS)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as speaker:
+            speaker.bind((address, 0))
+            for _ in range(samples):
+                with Sniffer(net, [address]) as sniffer:
+                    deadline = now_ns() + SECOND_NS // 10
+                    kernel._gate.set_deadline(deadline)  # the guard would remove the address
+                    while now_ns() < deadline + SECOND_NS // 20:
+                        with suppress(OSError):  # dropped, and said so
+                            speaker.sendto(b"x", (net.address("b"), 9))
+                late.append((max(sight.when for sight in sniffer.of(address, "data")) - deadline) / 1e9)
+                kernel._gate.set_deadline(now_ns() + HOUR_NS)
+    return _measure("gate: the last packet on the wire, after the deadline", late)
 
 
 def _program_ns(frame: bytes, deadline: int) -> float:

@@ -42,9 +42,9 @@ def run_command(config: Path | None) -> int:
     Examples:
       vip run --config /etc/vip/vip.toml
     """
-    from vip import daemon
+    from vip import process
 
-    return daemon.run(find_config(config))
+    return process.run(find_config(config))
 
 
 @cli.command("check-config")

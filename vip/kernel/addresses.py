@@ -202,17 +202,25 @@ class Addresses:
             return  # what is there ends by itself, in time
         with _in_words("refresh addresses"):
             refused = self._netlink.bulk([address_messages.refresh(spot, valid) for spot in part])
-        self._lost(part[failure.place] for failure in refused)
+        if refused:
+            self._refused([part[failure.place] for failure in refused], in_words(refused[0].number, refused[0].said))
         if not self._in_time(part, now, valid, deadline_ns):
             for floating in self.remove_ours():
                 self._gone(floating)
 
-    def _lost(self, spots: Iterable[Spot]) -> None:
-        """These could not be refreshed: they are gone, and the event that said so was lost or is on its way."""
+    def _refused(self, spots: list[Spot], why: str) -> None:
+        """These could not be refreshed: they are gone, and the event that said so was lost or is on its way.
+
+        Raises `KernelError` when one is there all the same.
+        """
+        with _in_words("read the addresses"):
+            there = {row.spot for row in address_messages.listed(self._netlink)}
         for spot in spots:
-            floating = self.known.pop(spot, None)
+            floating = None if spot in there else self.known.pop(spot, None)
             if floating is not None:
                 self._gone(floating)
+        if kept := [text(spot.address) for spot in spots if spot in there]:
+            raise KernelError(f"the lifetime of {kept[0]} and {len(kept) - 1} others cannot be set: {why}")
 
     def _lifetime(self, deadline_ns: int, now: int) -> int:
         """Seconds to give an address now."""

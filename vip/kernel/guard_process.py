@@ -29,7 +29,6 @@ import resource
 import select
 import signal
 import struct
-import sys
 import time
 from collections.abc import Callable
 
@@ -53,6 +52,7 @@ _SLEEP_SECONDS_MAX = 0.5
 _TRIES = 50
 _TRY_SECONDS = 0.1
 
+_STDERR = 2
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 
@@ -172,7 +172,7 @@ def _unstoppable() -> None:
 
 
 def _tell(sentence: str) -> None:
-    """To the log that the daemon's own lines go to; nobody may be there any more."""
+    """To the log that the daemon's own lines go to. Whoever reads it may be gone, or stopped: nothing here may wait."""
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"vip guard: {sentence}\n")
-        sys.stderr.flush()
+        if select.select([], [_STDERR], [], 0)[1]:  # then a line fits, in a pipe too
+            os.write(_STDERR, f"vip guard: {sentence}\n".encode())

@@ -77,15 +77,15 @@ class LinuxKernel:
 
     def stop(self) -> None:
         self._deadline_ns = 0
-        if self._parts is not None:
-            self._parts.stop()
-            self._parts = None
-        if self._gate is not None:
-            self._gate.close()
-            self._gate = None
-        if self._alone is not None:
-            self._alone.close()
-            self._alone = None
+        parts, the_gate, alone = self._parts, self._gate, self._alone
+        self._parts = self._gate = self._alone = None
+        with contextlib.ExitStack() as ending:  # in the reverse order, whatever fails on the way
+            if alone is not None:
+                ending.callback(alone.close)
+            if the_gate is not None:
+                ending.callback(the_gate.close)
+            if parts is not None:
+                ending.callback(parts.stop)
 
     def set_interfaces(self, interfaces: Collection[str]) -> None:
         wanted = set(interfaces)
@@ -153,8 +153,7 @@ class LinuxKernel:
 
     def probe(self, wanted: Sequence[Floating], window_ns: int) -> dict[str, str]:
         by_interface: dict[str, list[bytes]] = {}
-        there = set(self._running().addresses.known.values())
-        for floating in there.intersection(wanted):  # what is not there is never announced, whoever asks for it
+        for floating in wanted:
             by_interface.setdefault(floating.interface, []).append(raw(floating.address))
         found = self._running().listener.probe(by_interface, window_ns)
         return {addresses.text(address): mac_text(mac) for address, mac in found.items()}
@@ -162,7 +161,9 @@ class LinuxKernel:
     def announce(self, wanted: Sequence[Floating]) -> None:
         by_interface: dict[str, list[bytes]] = {}
         there = set(self._running().addresses.known.values())
-        for floating in there.intersection(wanted):  # what is not there is never announced, whoever asks for it
+        for floating in wanted:
+            if floating not in there:  # what is not there is never announced, whoever asks for it
+                continue
             by_interface.setdefault(floating.interface, []).append(raw(floating.address))
         for interface, some in by_interface.items():
             self._running().announcer.announce(interface, some)
@@ -252,9 +253,8 @@ class _Parts:
             int(settings.announce_gap_seconds * SECOND_NS),
             int(settings.announce_refresh_seconds * SECOND_NS),
         )
-        self.addresses = Addresses(
-            the_gate, settings.backstop_lifetime_seconds, lambda gone: on_event(AddressGone(gone))
-        )
+        self._report = on_event
+        self.addresses = Addresses(the_gate, settings.backstop_lifetime_seconds, self._gone)
         self.guard = Guard(the_gate.fd if the_gate is not None else -1, held)
         self.announcer = Announcer(rhythm, settings.announce_rate_max, self._macs, deadline)
         self.listener = Listener(self.announcer, self._macs, on_event)
@@ -264,11 +264,16 @@ class _Parts:
             with _raw_sockets():
                 self.listener.start()
                 self.announcer.start()
-            self.watcher = Watcher(self.addresses, self.announcer, self.listener, self.guard, on_event)
+            self.watcher = Watcher(self.addresses, self.announcer, self.listener, self.guard, self._gone, on_event)
             self.watcher.start()
         except BaseException:
             self.stop()
             raise
+
+    def _gone(self, floating: Floating) -> None:
+        """An address went without our asking: it is not announced any more, whatever becomes of the deadline."""
+        self.announcer.withdraw([raw(floating.address)])
+        self._report(AddressGone(floating))
 
     def stop(self) -> None:
         """End the threads, remove what is left, then let the guard go."""

@@ -120,6 +120,8 @@ class Listener:
             for turn in range(PROBES):
                 self._ask(asking, questions, begin + turn * window_ns // PROBES, window_ns // PROBES)
         _sleep_until(begin + window_ns)
+        for heard in list(self.sockets):  # what came in time counts, even when the watcher had no turn yet
+            self.read(heard)
         with self._lock:
             found = {address: mac for (_, address), mac in self._asked.items() if mac is not None}
             self._asked = {}

@@ -1,6 +1,6 @@
 """The thread that hears what happens without our asking: addresses and links of the kernel, the guard, the network.
 
-    events of the kernel  ->  AddressGone, LinkChanged, EventsLost
+    events of the kernel  ->  `gone` (AddressGone), LinkChanged, EventsLost
     the guard's socket    ->  GuardDied, and a new guard
     packets               ->  Listener
 
@@ -23,7 +23,7 @@ from vip.kernel.announcer import Announcer
 from vip.kernel.clock import now_ns
 from vip.kernel.errors import KernelError
 from vip.kernel.guard import Guard
-from vip.kernel.interface import AddressGone, EventsLost, GuardDied, KernelEvent, LinkChanged, LinkState
+from vip.kernel.interface import EventsLost, Floating, GuardDied, KernelEvent, LinkChanged, LinkState
 from vip.kernel.links import Events, LinkEvent
 from vip.kernel.listener import Listener
 
@@ -43,12 +43,14 @@ class Watcher:
         announcer: Announcer,
         listener: Listener,
         guard: Guard,
+        gone: Callable[[Floating], None],
         report: Callable[[KernelEvent], None],
     ) -> None:
         self._addresses = addresses
         self._announcer = announcer
         self._listener = listener
         self._guard = guard
+        self._gone = gone
         self._report = report
         self._events = Events()
         self._wake, self._waking = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -110,7 +112,7 @@ class Watcher:
                     continue
                 floating = self._addresses.known.pop(event.spot, None)
                 if floating is not None:
-                    self._report(AddressGone(floating))
+                    self._gone(floating)
         except OSError:  # ENOBUFS: some were lost
             self.events_lost += 1
             self._look_ns = 0

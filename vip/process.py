@@ -1,0 +1,45 @@
+"""The life of the process of `vip run`: signals, the log, and what happens when a thread fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from jlogd.daemon.notify import Notifier
+from jlogd.version import VERSION
+from vip.config import load
+from vip.daemon import Daemon
+
+_log = logging.getLogger("vip")
+
+
+def thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """A daemon without one of its threads is none: it ends at once, and its guard does what is to be done."""
+    name = failed.thread.name if failed.thread is not None else "a thread"
+    _log.critical("%s failed; this is a mistake of vip, please report it", name, exc_info=failed.exc_value)
+    os._exit(3)
+
+
+def run(path: Path) -> int:
+    """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot run."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    settings = load(path)
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    threading.excepthook = thread_failed
+    daemon = Daemon(settings)
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        signals.put(number)
+        daemon.wake()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, note)
+    _log.info("vip %s runs node %s of cluster %s", VERSION, settings.node, settings.cluster)
+    return daemon.run(signals, path, Notifier())
