@@ -43,7 +43,7 @@ LEFTOVERS = {
     "fenced": [("00000000000000000028-00000001.seg", 3962), ("00000000000000000001-00000001.seg", 3006)],
 }
 FOUND = {"fenced": ["zombie", "zombie"]}
-FOUND_AFTER = {"torn": ["torn"], "fenced": ["zombie", "zombie"]}
+FOUND_AFTER = {"torn": ["zombie"], "fenced": ["zombie", "zombie"]}
 
 
 def expected(name: str) -> dict[int, bytes]:
