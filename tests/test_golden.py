@@ -43,6 +43,7 @@ LEFTOVERS = {
     "fenced": [("00000000000000000028-00000001.seg", 3962), ("00000000000000000001-00000001.seg", 3006)],
 }
 FOUND = {"fenced": ["zombie", "zombie"]}
+# What stood beyond the old head of "torn" is written again by whoever takes the log over: it is there twice, whole.
 FOUND_AFTER = {"torn": ["zombie"], "fenced": ["zombie", "zombie"]}
 
 
