@@ -142,8 +142,8 @@ class ModelLedger:
     def part(self, target: str) -> int:
         return self._medium.ledger[2].get(target, 1)
 
-    def all_files(self) -> list[tuple[str, FileState]]:
-        return list(self._medium.ledger[1].items())
+    def all_files(self) -> Iterator[tuple[str, FileState]]:
+        yield from list(self._medium.ledger[1].items())
 
     def commit(self, changes: Changes) -> None:
         if changes:

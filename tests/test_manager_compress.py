@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from daemon_support import until
+from manager_nodes import append, cluster, numbered
 from manager_support import NOON_NS, Manager, Medium, Node
 from model_disk import Crash, Fault
 
 from jlogd.journal.batch import encode
 from jlogd.manager.compress import Compressor
+from jlogd.manager.ledger import LmdbLedger
 from jlogd.manager.template import Origin, Template
+from jlogd.manager.verify import verify
 
 NOON = NOON_NS // 10**9
 # Long after the day of the first records is over.
@@ -126,3 +130,25 @@ def _namesake(medium: Medium, path: str) -> None:
 def test_when_the_date_of_a_path_is_over(text: str, seconds: int) -> None:
     over = Template(text, "utc").over(Origin("n", "s", "l"), NOON_NS)
     assert over == (NOON + seconds if seconds else 0)
+
+
+def test_a_real_manager_compresses_and_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jlogd.manager.compress.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("jlogd.manager.compress.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("jlogd.manager.files.IDLE_SECONDS", 0.0)
+    files = str(tmp_path / "files" / "%{node}-%Y%m%d-%H%M%S")
+    with cluster(tmp_path, files=files, compress_closed="zstd") as found:
+        append(found.nodes[0], *numbered(0, 1000))
+        found.begin()
+
+        def only_compressed() -> bool:
+            names = [path.name for path in (tmp_path / "files").glob("*")]
+            return bool(names) and all(name.endswith(".zst") for name in names)
+
+        until(only_compressed, "it is compressed, and what it was made from is gone")
+        append(found.nodes[0], *numbered(1000, 10))
+        until(lambda: len(list((tmp_path / "files").glob("*"))) > 1 and only_compressed(), "so is the next one")
+    ledger = LmdbLedger(tmp_path / "ledger-mgr1")
+    report = verify(ledger)
+    ledger.close()
+    assert report.right and sum(file.records for file in report.files) == 1010

@@ -117,6 +117,9 @@ def test_a_ledger_that_fails_is_opened_anew_and_believed(rng: random.Random) -> 
             manager.ledger.commit = failing  # type: ignore[method-assign]
             manager.pull(found, rng)
             check(medium, found)
+            # Each parcel is given back once, or the memory there is for them would seem to grow.
+            done = [id(parcel) for parcel, _ in manager.done]
+            assert len(done) == len(set(done))
 
 
 def test_a_full_disk_stops_and_goes_on_when_there_is_room(rng: random.Random) -> None:

@@ -66,46 +66,48 @@ class Compressor:
                 self.compressed += 1
         if not done and now - self._looked >= LOOK_SECONDS:
             self._looked = now
-            self._remove_leftovers()
-            found = [(path, state) for path, state in self._closed(now) if not is_open(path)]
-            if found:
-                self._busy = True
-                self._run(lambda: self._work(found))
+            self._busy = True
+            self._run(lambda: self._work(now))
         elif done:
             self._looked = float("-inf")  # the next step removes what these were made from
         return changes
 
-    def _closed(self, now: float) -> Iterator[tuple[str, FileState]]:
-        found = 0
-        for path, state in self._ledger.all_files():
-            over = 0 < state.until < now - GRACE_SECONDS and state.written < now - GRACE_SECONDS
-            if over and state.status == "live" and not state.open and path not in self._refused:
-                found += 1
-                if found > FILES_A_LOOK:
-                    return
-                yield path, state
-
-    def _remove_leftovers(self) -> None:
-        for path, state in self._ledger.all_files():
-            if state.status == "compressed" and self._store.identity(path) == state.inode:
-                with suppress(FileNotFoundError):
-                    self._store.unlink(path)
-                self._store.sync_dir(os.path.dirname(path))
-
     # ---- in a thread of its own ------------------------------------------------------------------------------------
 
-    def _work(self, files: list[tuple[str, FileState]]) -> None:
+    def _work(self, now: float) -> None:
+        """Remove what was compressed, and compress what is closed."""
         try:
-            for path, state in files:
-                try:
-                    if self._compress(path, state):
-                        self._done.append((path, state))
-                        continue
-                except (OSError, zstandard.ZstdError) as error:
-                    _log.warning("%s is not compressed: %s", path, error)
-                self._refused.add(path)
+            closed: list[tuple[str, FileState]] = []
+            for path, state in self._ledger.all_files():
+                if state.status == "compressed":
+                    self._remove(path, state)
+                elif self._is_closed(path, state, now) and len(closed) < FILES_A_LOOK:
+                    closed.append((path, state))
+            for path, state in closed:
+                self._tried(path, state)
+        except Exception:  # the rounds go on whatever becomes of this
+            _log.exception("compressing closed files")
         finally:
             self._busy = False
+
+    def _is_closed(self, path: str, state: FileState, now: float) -> bool:
+        over = 0 < state.until < now - GRACE_SECONDS and state.written < now - GRACE_SECONDS
+        return over and state.status == "live" and not state.open and path not in self._refused
+
+    def _remove(self, path: str, state: FileState) -> None:
+        if self._store.identity(path) == state.inode:
+            with suppress(FileNotFoundError):
+                self._store.unlink(path)
+            self._store.sync_dir(os.path.dirname(path))
+
+    def _tried(self, path: str, state: FileState) -> None:
+        try:
+            if self._compress(path, state):
+                self._done.append((path, state))
+                return
+        except (OSError, zstandard.ZstdError) as error:
+            _log.warning("%s is not compressed: %s", path, error)
+        self._refused.add(path)
 
     def _compress(self, path: str, state: FileState) -> bool:
         """Make PATH.zst; whether it is there and right."""

@@ -104,8 +104,8 @@ class Ledger(Protocol):
     def part(self, target: str) -> int:
         """The part of a path that is written now, from 1."""
 
-    def all_files(self) -> list[tuple[str, FileState]]:
-        """Every file, by path."""
+    def all_files(self) -> Iterator[tuple[str, FileState]]:
+        """Every file, by path, as they are at one moment. From any thread."""
 
     def commit(self, changes: Changes) -> None:
         """Write all of it or nothing, durably. Raises `LedgerFailed` when it is not known which."""
@@ -144,8 +144,10 @@ class LmdbLedger:
             found = transaction.get(_key(target))
         return int(found) if found else 1
 
-    def all_files(self) -> list[tuple[str, FileState]]:
-        return list(self.snapshot()[1].items())
+    def all_files(self) -> Iterator[tuple[str, FileState]]:
+        with self._guarded(), self._env.begin() as transaction:
+            for key, value in self._items(transaction, self._files):
+                yield key, self._decode(value, FileState)
 
     def snapshot(self) -> tuple[dict[str, SourceState], dict[str, FileState]]:
         """All sources and all files, of one moment."""

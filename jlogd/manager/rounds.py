@@ -160,7 +160,6 @@ class Rounds:
             elif self._clock() - self._idled > IDLE_SECONDS:
                 self._idle()
         except LedgerFailed as error:
-            self._put_back(parcels)
             self._ledger_failed(error)
         return bool(parcels)
 
@@ -225,25 +224,32 @@ class Rounds:
     # ---- a round ---------------------------------------------------------------------------------------------------
 
     def _round(self, parcels: list[Parcel]) -> None:
-        sound = self._sound(parcels)
+        """Raises `LedgerFailed`; what is not in the ledger waits again then."""
+        left = parcels
         try:
-            self._commit(sound)
-            return
+            left = sound = self._sound(parcels)
+            if self._tried(sound):
+                return
+            self._counters["failures"] += 1
+            for _, group in groupby(sound, key=lambda parcel: parcel.source.key):
+                alone = list(group)
+                self._tried(alone, is_last=True)
+                left = left[len(alone) :]
+        except LedgerFailed:
+            self._put_back(left)
+            raise
+
+    def _tried(self, parcels: list[Parcel], is_last: bool = False) -> bool:
+        """Commit; whether it could be. When nothing smaller is to be tried, what could not be written waits."""
+        try:
+            self._commit(parcels)
         except LedgerFailed:
             raise
         except (JlogError, OSError) as error:
-            self._counters["failures"] += 1
-            if len({parcel.source.key for parcel in sound}) == 1:
-                self._failed(sound, error)
-                return
-        for _, group in groupby(sound, key=lambda parcel: parcel.source.key):
-            alone = list(group)
-            try:
-                self._commit(alone)
-            except LedgerFailed:
-                raise
-            except (JlogError, OSError) as error:
-                self._failed(alone, error)
+            if is_last:
+                self._failed(parcels, error)
+            return False
+        return True
 
     def _sound(self, parcels: Sequence[Parcel]) -> list[Parcel]:
         """The parcels that follow what was written; those of a source that do not are thrown away, and it is told."""
