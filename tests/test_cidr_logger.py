@@ -257,6 +257,8 @@ def test_times_as_logs_write_them() -> None:
     near = int(datetime(2024, 12, 31, 12, tzinfo=UTC).timestamp())
     assert parse_time(b"Dec 31 06:55:46", near) == int(datetime(2024, 12, 31, 6, 55, 46, tzinfo=UTC).timestamp())
     assert parse_time(b"Jan  1 06:55:46", near) == int(datetime(2025, 1, 1, 6, 55, 46, tzinfo=UTC).timestamp())
+    november = int(datetime(2026, 11, 22, tzinfo=UTC).timestamp())
+    assert parse_time(b"Dec 10 06:55:46", november) == int(datetime(2025, 12, 10, 6, 55, 46, tzinfo=UTC).timestamp())
     assert parse_time(b"Feb 29 00:00:00", near) == int(datetime(2024, 2, 29, tzinfo=UTC).timestamp())
     assert parse_time(b"1735689600.25", near) == parse_time(b"1735689600250000", near) == 1735689600
     for wrong in (b"", b"nan", b"-5", b"Foo 1 00:00:00", b"2024-99-01", b"1e300", b"\xff\xfe"):
