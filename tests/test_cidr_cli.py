@@ -154,3 +154,11 @@ def test_a_server_is_asked_without_loading_what_only_an_engine_needs():
     """The client starts fast: pyarrow alone takes longer to load than a server to answer."""
     code = "import sys, cidr.cli.main, cidr.client, cidr.formats.document; print('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).stdout == b"False\n"
+
+
+@pytest.mark.parametrize("module", ["cidr.cli.main", "cidr.cli.as_logger"])
+def test_without_its_libraries_it_says_what_to_install(module):
+    code = f"import sys; sys.modules['lark'] = None; import {module}"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert ended.returncode == 3
+    assert ended.stderr == b"error: counts need lark: pip install 'jlogd[cidr]'\n"

@@ -29,10 +29,11 @@ from cidr.language.errors import QueryError
 from cidr.server import bounds, openapi
 from cidr.server.config import load, parse, parse_listen
 from cidr.server.desk import Desk
+from cidr.server.errors import NotAllowed
 from cidr.server.metrics import Metrics
 from cidr.server.schedule import Schedule
-from cidr.server.scopes import make_token
-from cidr.types import Answer, Query
+from cidr.server.scopes import Scope, Scoped, make_token
+from cidr.types import ALL_V4, Answer, Column, CountQuery, Minus, Query, Ratio, Series, Union
 from jlogd.errors import ConfigError, JlogError, RemoteError
 
 TEN = "show count for 10.0.0.0/8 in spam"
@@ -89,6 +90,13 @@ def test_series_completion_health_metrics_and_description(served):
     assert "cidr_cache_hits_total 3.0" in numbers and "cidr_query_seconds_count" in numbers
 
 
+def test_every_metric_is_in_the_documentation(served):
+    """With `_total` as Prometheus shows it, without what a histogram adds."""
+    page = (ROOT / "docs" / "cidr.md").read_text()
+    shown = set(re.findall(r"^# TYPE (cidr_\w+?)(?:_created)? ", served.get("/metrics").text, re.MULTILINE))
+    assert shown and all(f"`{name}`" in page or f"`{name}_total`" in page for name in shown)
+
+
 def test_the_description_knows_every_route_and_every_failure(served):
     found = served.get("/openapi.json").json
     assert found == openapi.document() and found["openapi"].startswith("3.1")
@@ -130,7 +138,8 @@ def test_pictures(served):
     svg = served.get("/v1/heatmap?block=10.0.0.0/8&series=union(spam,virus)&format=svg&time=on+20080424")
     assert svg.headers["content-type"].startswith("image/svg+xml") and b"10.0.0.0/16: 20" in svg.body
     for bad in ("block=x&series=spam", "block=10.0.0.0/8&series=spm", "block=10.0.0.0/8&series=*", "block=10.0.0.0/8",
-                "block=10.0.0.0/8&series=spam&detail=x", "block=10.0.0.0/8&series=spam&format=gif",
+                "block=10.0.0.0/8&series=spam&detail=x", "block=0.0.0.0/0&series=spam&detail=18",
+                "block=10.0.0.0/8&series=spam&format=gif",
                 "block=10.0.0.0/8&series=spam&time=limit+1+limit+2", "block=10.0.0.1/32&series=spam"):  # fmt: skip
         assert served.get(f"/v1/heatmap?{bad}").status == 400, bad
 
@@ -194,6 +203,11 @@ def test_rows_are_bounded_and_the_answer_says_so():
         assert len(cut["rows"]) == 2 and cut["matched"] == 3 and cut["notes"] == ["cut: this server sends 2 rows"]
         assert running.query(TEN + " limit 2").json["notes"] == []
         assert running.query(TEN + " limit 1").json["notes"] == []
+        page = running.get("/?q=" + TEN.replace(" ", "+") + "+on+20080424")
+        assert page.status == 200 and "cut: this server sends 2 rows" in page.text
+        assert 'class="heat"' in page.text and "hour by hour" not in page.text
+        cells = running.get("/v1/heatmap?block=10.0.0.0/16&series=spam&detail=16")
+        assert cells.status == 400 and "ask for fewer bits" in cells.error["message"]
         many = running.query(TEN + " on 20080424 aggregate hourly limit 1")
         assert many.status == 413 and "add a limit" in many.error["message"]
 
@@ -517,3 +531,15 @@ def test_an_address_in_use(served: Served, tmp_path):
     store = build_store(tmp_path / "store", VECTORS)
     words = ("serve", "--base-dir", store, "--listen", f"127.0.0.1:{served.port}")
     failed(_run(cli, "cidr", words, b""), 3, f"127.0.0.1:{served.port}", "in use")
+
+
+def test_an_engine_in_a_scope_refuses_hidden_series_however_they_are_named():
+    """The language does not know them; what is built without it is refused all the same."""
+    hidden = Scoped(Model(VECTORS), Scope("x", (re.compile("spam"),)))
+    seen, unseen = Series("spam"), Series("virus")
+    for expression in (unseen, Union((seen, unseen)), Minus(seen, unseen), Ratio(Union((seen, unseen)), seen)):
+        asked = CountQuery(blocks=(ALL_V4,), columns=(Column("x", expression),))
+        for ask_for in (hidden.answer, hidden.explain):
+            with pytest.raises(NotAllowed, match="virus"):
+                ask_for(asked)
+    assert len(hidden.answer(CountQuery(blocks=(ALL_V4,), columns=(Column("x", seen),)))) == 3
