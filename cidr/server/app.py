@@ -243,6 +243,9 @@ def _picture(local: Local, wanted: dict[str, str], form: str) -> bytes:
         if not wanted["detail"].isascii() or not wanted["detail"].isdigit():
             raise UsageError("detail is a number of bits")
         detail = heat.check_detail(block, int(wanted["detail"][:6]))
+        if detail > heat.DETAIL_SERVED_MAX:
+            most = heat.DETAIL_SERVED_MAX
+            raise UsageError(f"a server draws up to {most} bits of detail; cidr heatmap on the store itself draws more")
     else:
         detail = heat.detail_of(block, 16 if form == "png" else 8)
     if not detail or (form == "svg" and detail > svg.DETAIL_SVG_MAX):
