@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -167,6 +168,26 @@ def test_an_interface_that_is_down_answers_nothing(net: Net, foreign: list[str])
         assert kernel.probe([floating(foreign[0])], WINDOW) == {}
         net.carrier("n1", True)
         until(lambda: kernel.links()["lan"].up, "it is back")
+
+
+def test_an_answer_that_nobody_has_read_yet_counts(
+    net: Net, foreign: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher's thread gets no processor until the window is over."""
+    with running(net, "n1") as (kernel, _):
+        watcher = kernel._parts.watcher
+        assert watcher is not None
+        go_on = threading.Event()
+        monkeypatch.setattr(watcher, "_hear_kernel", lambda: go_on.wait(60))
+        net.run("n1", "ip", "link", "set", "mgmt", "down")
+        net.run("n1", "ip", "link", "set", "mgmt", "up")
+        time.sleep(0.3)
+        try:
+            found = kernel.probe([floating(address) for address in foreign], WINDOW)
+        finally:
+            go_on.set()
+            monkeypatch.undo()
+        assert found == dict.fromkeys(foreign, net.mac("host"))
 
 
 def test_five_hundred_at_once(net: Net, rng: random.Random) -> None:

@@ -7,7 +7,8 @@ ICMPv6 solicitation or advertisement. Only what concerns an address that we are 
     holding it       somebody says that he has it: a conflict; defended by one announcement, at most once in ten seconds
                      (RFC 5227, 2.4 c), and reported
 
-Locks: `_lock` around what is being asked for. Reading belongs to the watcher's thread, asking to the caller's.
+Locks: `_reading` around taking packets in, which the watcher's thread does, and who asks does at the end of his window;
+within it `_lock` around what is being asked for.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Listener:
         self._macs = macs
         self._report = report
         self._lock = Lock()
+        self._reading = Lock()
         self._asked: dict[tuple[str, bytes], bytes | None] = {}
         self._defended: dict[bytes, int] = {}
         self._reported: dict[bytes, int] = {}
@@ -99,14 +101,16 @@ class Listener:
         for heard in self.sockets:
             heard.close()
 
-    def read(self, heard: socket.socket) -> None:
-        """Take in what came; returns when there is no more, or after a good portion of it."""
-        with contextlib.suppress(BlockingIOError):
+    def read(self, heard: socket.socket) -> bool:
+        """Take in what came; returns when there is no more, or (True) after a good portion of it."""
+        with self._reading, contextlib.suppress(BlockingIOError):
             for _ in range(_READ_MAX):
                 payload, (interface, protocol, _, _, sender) = heard.recvfrom(128)
                 found = packets.heard(protocol, payload, sender)
                 if found is not None:
                     self._consider(interface, found)
+            return True
+        return False
 
     def probe(self, wanted: Mapping[str, Iterable[bytes]], window_ns: int) -> dict[bytes, bytes]:
         """Ask three times within the window for addresses by interface; returns at its end: address -> foreign MAC."""
@@ -120,8 +124,10 @@ class Listener:
             for turn in range(PROBES):
                 self._ask(asking, questions, begin + turn * window_ns // PROBES, window_ns // PROBES)
         _sleep_until(begin + window_ns)
-        for heard in list(self.sockets):  # what came in time counts, even when the watcher had no turn yet
-            self.read(heard)
+        for heard in self.sockets:
+            # What came within the window counts, even where the watcher had no processor yet to read it.
+            while self.read(heard):
+                pass
         with self._lock:
             found = {address: mac for (_, address), mac in self._asked.items() if mac is not None}
             self._asked = {}

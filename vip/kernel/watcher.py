@@ -83,7 +83,7 @@ class Watcher:
     def _run(self) -> None:
         while not self._stopping:
             poll = select.poll()
-            handlers: dict[int, Callable[[], None]] = {self._events.socket.fileno(): self._hear_kernel}
+            handlers: dict[int, Callable[[], object]] = {self._events.socket.fileno(): self._hear_kernel}
             for heard in self._listener.sockets:
                 handlers[heard.fileno()] = _reader(self._listener, heard)
             if self._guard.fileno() >= 0:
@@ -148,5 +148,5 @@ class Watcher:
             self._guard_ns = now_ns() + _LOOK_NS
 
 
-def _reader(listener: Listener, heard: socket.socket) -> Callable[[], None]:
+def _reader(listener: Listener, heard: socket.socket) -> Callable[[], object]:
     return lambda: listener.read(heard)
