@@ -274,3 +274,29 @@ def test_the_append_time_does_not_go_back_with_the_clock(disk: ModelProcess, mon
         journal.commit([encode([b"x"])])
     first, second = journal.cursor("begin").read(READ_ALL)
     assert first.append_time <= second.append_time
+
+
+def test_a_retry_of_an_older_batch_is_a_repetition_too(disk: ModelProcess) -> None:
+    journal = make(disk)
+    batches = [encode([b"%d" % number]).numbered(7, number, number + 1) for number in range(3)]
+    journal.commit(batches)
+    [again] = journal.commit(batches[:1])
+    assert again == Receipt(0, 1, duplicate=True)
+
+
+def test_zombie_bytes_are_not_read_where_the_header_that_seals_them_off_is_damaged() -> None:
+    """Then the successor's first number alone says where the segment ends."""
+    medium = ModelDisk()
+    former, successor = medium.process("a"), medium.process("b")
+    old = make(former)
+    old.commit([encode([b"one"])])
+
+    def take_over() -> None:
+        medium.lose_locks(former)
+        Journal.take_over(PATH, disk=successor).commit([encode([b"two"])])
+
+    medium.faults = [Fault(action=take_over, op="append", path="*.seg")]
+    old.commit([encode([b"stale"])])
+    medium.flip(max(medium.files(".seg")), 20)
+    with Journal.open(PATH, disk=successor) as journal:
+        assert read(journal) == [b"one", b"two"]
