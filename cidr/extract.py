@@ -28,6 +28,8 @@ from jlogd.errors import UsageError
 FUTURE_SECONDS_MAX = 3600
 # An amount beyond this would not survive being added up in 64 bits.
 AMOUNT_MAX = 1 << 48
+# A time without a year is of the last year in which it was not further ahead than this of when it was logged.
+AHEAD_SECONDS = 36 * 3600
 _MONTHS = {
     name: number
     for number, name in enumerate(
@@ -164,7 +166,7 @@ def parse_amount(text: bytes) -> int | None:
 @lru_cache(maxsize=65536)
 def parse_time(text: bytes, near: int, zone: tzinfo = UTC) -> int | None:
     """Seconds of an event's own time: seconds (or milli-, micro-, nanoseconds) since 1970, ISO 8601, or syslog's
-    `Dec 10 06:55:46`, whose year is the one that brings it nearest to `near`. None when it is none of these.
+    `Dec 10 06:55:46`, whose year is the last in which it was not ahead of `near`. None when it is none of these.
 
     A time without a zone is in `zone`.
     """
@@ -203,7 +205,7 @@ def _syslog(word: str, near: int, zone: tzinfo) -> int | None:
         except ValueError:
             continue  # 29 February of a year that has none
         times.append(int(moment.timestamp()))
-    return min(times, key=lambda at: abs(at - near), default=None)
+    return max((at for at in times if at <= near + AHEAD_SECONDS), default=None)
 
 
 def grouped_near(seconds: int) -> int:

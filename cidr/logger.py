@@ -46,6 +46,8 @@ KEYS_MAX = 5_000
 TOGETHER_SECONDS = 1.0
 # Nothing came for so long: then there is nothing, and it is not only under way from a daemon.
 QUIET_SECONDS = 1.0
+# Events with times of their own tell of a time without events when it is no longer than this.
+QUIET_LOG_SECONDS = 86400
 # A daemon that went away is tried again after this.
 RETRY_SECONDS = 2.0
 
@@ -247,15 +249,28 @@ class Logger:
         begin = self._closed or self._start(self._began)
         over = max(over, begin)
         for (series, start, family), found in counts.items():
+            end = start + interval
             if begin <= start < over:
                 kind, covered = self._coverage(start)
-                yield Piece(series, family, start, start + interval, kind, covered, found)
+                yield Piece(series, family, start, end, kind, covered, found)
             else:
-                yield Piece(series, family, start, start + interval, "late", (), found)
+                yield Piece(series, family, start, end, "late", ((start, end),) if start < begin else (), found)
         counted = {(series, start) for series, start, _ in counts}
+        before = self._before({start for _, start in counted if start < begin})
         for series in sorted(self._known):
+            for start, end in self._stretches([start for start in before if (series, start) not in counted]):
+                yield Piece(series, Family.V4, start, end, "late", ((start, end),), empty(Family.V4))
             empties = [start for start in range(begin, over, interval) if (series, start) not in counted]
             yield from self._empty(series, empties)
+
+    def _before(self, starts: set[int]) -> list[int]:
+        """Intervals from before this logger began that its logs tell of: those with events, and those between them."""
+        found: list[int] = []
+        for start in sorted(starts):
+            if found and start - found[-1] <= QUIET_LOG_SECONDS:
+                found += range(found[-1] + self._config.log_interval, start, self._config.log_interval)
+            found.append(start)
+        return found
 
     def _coverage(self, start: int) -> tuple[Kind, tuple[tuple[int, int], ...]]:
         end = start + self._config.log_interval
@@ -264,19 +279,26 @@ class Logger:
         return "partial", ((max(start, self._began), end),)
 
     def _empty(self, series: str, starts: list[int]) -> Iterator[Piece]:
-        """Segments without rows, one for each stretch within an hour: hours are what they are condensed to first."""
+        """Segments without rows for closed intervals; the first of all may have been counted in part."""
+        if starts and self._coverage(starts[0])[0] == "partial":
+            start = starts[0]
+            kind, covered = self._coverage(start)
+            end = start + self._config.log_interval
+            yield Piece(series, Family.V4, start, end, kind, covered, empty(Family.V4))
+            starts = starts[1:]
+        for start, end in self._stretches(starts):
+            yield Piece(series, Family.V4, start, end, "full", ((start, end),), empty(Family.V4))
+
+    def _stretches(self, starts: list[int]) -> Iterator[tuple[int, int]]:
+        """Intervals that follow each other as one, within an hour: hours are what they are condensed to first."""
         interval = self._config.log_interval
         at = 0
         while at < len(starts):
-            start = starts[at]
-            kind, covered = self._coverage(start)
-            end, at = start + interval, at + 1
+            start, end, at = starts[at], starts[at] + interval, at + 1
             hour = unit("hour", start, self._zone)
-            while kind == "full" and at < len(starts) and starts[at] == end < hour.end:
+            while at < len(starts) and starts[at] == end < hour.end:
                 end, at = end + interval, at + 1
-            if kind == "full":
-                covered = ((start, end),)
-            yield Piece(series, Family.V4, start, end, kind, covered, empty(Family.V4))
+            yield start, end
 
     # Where it was
 

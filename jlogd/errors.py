@@ -228,9 +228,11 @@ class NotServed(JlogError):
 
 
 def _tree(root: type[JlogError]) -> dict[str, type[JlogError]]:
+    """The errors of this module by code: what other parts of the house raise never crosses the wire."""
     found = {root.code: root}
     for child in root.__subclasses__():
-        found.update(_tree(child))
+        if child.__module__ == __name__:
+            found.update(_tree(child))
     return found
 
 

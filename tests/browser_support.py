@@ -33,6 +33,7 @@ class Browser:
             os.dup2(104, 4)
 
         words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage"]
+        words += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
         words += ["--remote-debugging-pipe", f"--user-data-dir={profile}", "--no-first-run", "about:blank"]
         self._process = subprocess.Popen(
             [program, *words],

@@ -60,9 +60,6 @@ class Guarded:
 
     def write(self, extra: str) -> None:
         self.running.write_config(extra)
-        text = self.running.config.read_text()
-        listeners = f'"tcp://0.0.0.0:{self.port}", "ipc://{self.socket}", "tcp://127'
-        self.running.config.write_text(text.replace('"tcp://127', listeners, 1))
 
     @property
     def target(self) -> str:
@@ -77,23 +74,30 @@ class Guarded:
         return jlogd.open(target or self.target, key=self.keys / f"{name}.key", server_key=server_key)
 
 
+class GuardedDaemon(RunningDaemon):
+    """Its process; it has two listeners more than others."""
+
+    def __init__(self, guarded: Guarded, extra: str) -> None:
+        self.guarded = guarded
+        super().__init__(guarded.keys.parent, extra)
+
+    def write_config(self, extra: str = "", log: str = "") -> None:
+        super().write_config(extra, log)
+        listeners = f'"tcp://0.0.0.0:{self.guarded.port}", "ipc://{self.guarded.socket}", "tcp://127'
+        self.config.write_text(self.config.read_text().replace('"tcp://127', listeners, 1))
+
+
 @contextmanager
 def guarded(directory: Path, extra: str | None = None) -> Iterator[Guarded]:
     made = Guarded(directory)
-    made.running = object.__new__(RunningDaemon)
-    made.running.directory = directory
-    made.running.syslog, made.running.zmq, made.running.http = free_ports(3)
-    made.running.config, made.running.errors = directory / "jlogd.toml", directory / "daemon.log"
-    made.running._stdin = subprocess.DEVNULL
-    made.write(made.tables() if extra is None else extra)
-    process = made.running.launch()
+    made.running = GuardedDaemon(made, made.tables() if extra is None else extra)
     try:
         made.running.wait_ready()
         yield made
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        if made.running.process.poll() is None:
+            made.running.process.kill()
+            made.running.process.wait()
 
 
 @pytest.fixture

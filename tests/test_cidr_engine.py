@@ -149,6 +149,7 @@ def same(left: list[tuple], right: list[tuple]) -> bool:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(stores(), st.lists(queries(), min_size=1, max_size=6))
 def test_every_count_is_what_a_dictionary_says(found: list, asked: list[CountQuery]) -> None:

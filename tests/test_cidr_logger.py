@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from cidr.extract import Extractor, Rule, check_rule, parse_time
 from cidr.logger import Logger
 from cidr.names import CATALOGUE
 from cidr.survey import survey
-from cidr.types import ALL_V4, BLOCKS, Column, CountQuery, Series
+from cidr.types import ALL_V4, BLOCKS, Column, CountQuery, Series, Span
 from jlogd.errors import ConfigError, SubscriberBusy, UsageError
 
 ADDRESSES = ["192.0.2.7", "192.0.2.7", "198.51.100.1", "2001:db8::5", "::ffff:192.0.2.7"]
@@ -245,18 +246,35 @@ def test_an_event_counts_at_its_own_time(tmp_path: Path) -> None:
     append(tmp_path, records)
     logger = drained(config(tmp_path, rules=rules))
     minute = int(datetime(2008, 4, 24, tzinfo=UTC).timestamp())
-    from cidr.types import Span
-
     assert counted(tmp_path / "store", "hits", Span(minute, minute + 60)) == {"192.0.2.1": 5}
     assert counted(tmp_path / "store", "hits", Span(minute + 60, minute + 120)) == {"192.0.2.1": 5, "192.0.2.2": 2}
     assert counted(tmp_path / "store", "hits")["192.0.2.5"] == 1  # counted when it was logged
     assert (logger.seen.not_an_amount, logger.seen.not_a_time) == (1, 2)
 
 
+def test_an_old_log_covers_the_time_of_its_events(tmp_path: Path) -> None:
+    rules = "[[as_logger.extract]]\nlog = 'mainlog'\nseries = 'hits'\nmatch = '^(?P<time>\\S+) (?P<ip>\\S+)$'\n"
+    start = 1_208_995_200
+    minutes = [0, 1, 90, 91, 3000]
+    append(tmp_path, [f"{start + minute * 60 + 5} 192.0.2.1".encode() for minute in minutes])
+    drained(config(tmp_path, rules=rules))
+    drained(config(tmp_path, rules=rules))
+    query = CountQuery(blocks=(ALL_V4,), columns=(Column("s", Series("hits")),), levels=BLOCKS)
+    with Engine(tmp_path / "store") as engine:
+        asked = replace(query, span=Span(start, start + 92 * 60))
+        answer = engine.answer(asked)
+        assert (answer.coverage.exact, answer.columns[0].values.tolist()) == (True, [4])
+        answer = engine.answer(replace(query, span=Span(start, start + 3001 * 60)))
+    assert answer.columns[0].values.tolist() == [5]
+    assert answer.coverage.missing == (Span(start + 92 * 60, start + 3000 * 60),)
+
+
 def test_times_as_logs_write_them() -> None:
     near = int(datetime(2024, 12, 31, 12, tzinfo=UTC).timestamp())
     assert parse_time(b"Dec 31 06:55:46", near) == int(datetime(2024, 12, 31, 6, 55, 46, tzinfo=UTC).timestamp())
     assert parse_time(b"Jan  1 06:55:46", near) == int(datetime(2025, 1, 1, 6, 55, 46, tzinfo=UTC).timestamp())
+    november = int(datetime(2026, 11, 22, tzinfo=UTC).timestamp())
+    assert parse_time(b"Dec 10 06:55:46", november) == int(datetime(2025, 12, 10, 6, 55, 46, tzinfo=UTC).timestamp())
     assert parse_time(b"Feb 29 00:00:00", near) == int(datetime(2024, 2, 29, tzinfo=UTC).timestamp())
     assert parse_time(b"1735689600.25", near) == parse_time(b"1735689600250000", near) == 1735689600
     for wrong in (b"", b"nan", b"-5", b"Foo 1 00:00:00", b"2024-99-01", b"1e300", b"\xff\xfe"):

@@ -85,6 +85,7 @@ def same_answers(base: Path, maker: Maker, spans: list[Span]) -> None:
             assert {block.first: n for block, n in found} == wanted, span
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(histories(), st.booleans())
 def test_condensing_changes_no_answer(history: tuple, delete: bool) -> None:
@@ -102,6 +103,7 @@ def test_condensing_changes_no_answer(history: tuple, delete: bool) -> None:
         same_answers(base, maker, months)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(histories(), histories())
 def test_late_counts_are_added_to_what_was_condensed(first: tuple, second: tuple) -> None:
@@ -137,6 +139,7 @@ def _some_days(base: Path) -> Maker:
     return maker
 
 
+@pytest.mark.slow
 def test_a_crash_at_any_step_changes_no_answer(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()

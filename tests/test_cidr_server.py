@@ -138,7 +138,8 @@ def test_pictures(served):
     svg = served.get("/v1/heatmap?block=10.0.0.0/8&series=union(spam,virus)&format=svg&time=on+20080424")
     assert svg.headers["content-type"].startswith("image/svg+xml") and b"10.0.0.0/16: 20" in svg.body
     for bad in ("block=x&series=spam", "block=10.0.0.0/8&series=spm", "block=10.0.0.0/8&series=*", "block=10.0.0.0/8",
-                "block=10.0.0.0/8&series=spam&detail=x", "block=10.0.0.0/8&series=spam&format=gif",
+                "block=10.0.0.0/8&series=spam&detail=x", "block=0.0.0.0/0&series=spam&detail=18",
+                "block=10.0.0.0/8&series=spam&format=gif",
                 "block=10.0.0.0/8&series=spam&time=limit+1+limit+2", "block=10.0.0.1/32&series=spam"):  # fmt: skip
         assert served.get(f"/v1/heatmap?{bad}").status == 400, bad
 
@@ -202,6 +203,11 @@ def test_rows_are_bounded_and_the_answer_says_so():
         assert len(cut["rows"]) == 2 and cut["matched"] == 3 and cut["notes"] == ["cut: this server sends 2 rows"]
         assert running.query(TEN + " limit 2").json["notes"] == []
         assert running.query(TEN + " limit 1").json["notes"] == []
+        page = running.get("/?q=" + TEN.replace(" ", "+") + "+on+20080424")
+        assert page.status == 200 and "cut: this server sends 2 rows" in page.text
+        assert 'class="heat"' in page.text and "hour by hour" not in page.text
+        cells = running.get("/v1/heatmap?block=10.0.0.0/16&series=spam&detail=16")
+        assert cells.status == 400 and "ask for fewer bits" in cells.error["message"]
         many = running.query(TEN + " on 20080424 aggregate hourly limit 1")
         assert many.status == 413 and "add a limit" in many.error["message"]
 

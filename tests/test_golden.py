@@ -43,7 +43,8 @@ LEFTOVERS = {
     "fenced": [("00000000000000000028-00000001.seg", 3962), ("00000000000000000001-00000001.seg", 3006)],
 }
 FOUND = {"fenced": ["zombie", "zombie"]}
-FOUND_AFTER = {"torn": ["torn"], "fenced": ["zombie", "zombie"]}
+# What stood beyond the old head of "torn" is written again by whoever takes the log over: it is there twice, whole.
+FOUND_AFTER = {"torn": ["zombie"], "fenced": ["zombie", "zombie"]}
 
 
 def expected(name: str) -> dict[int, bytes]:

@@ -78,11 +78,10 @@ def situation_of(plan: Plan, view: View, wall: float) -> Situation:
         and seen.record.generation == plan.settings.generation
     }
     broken, _ = disagreements(plan.definitions, others)
-    frozen = {
-        bundle.name: f"BROKEN: {broken[group]}"
-        for bundle in plan.bundles
-        for group in sorted(bundle.groups & set(broken))
-    }
+    frozen = {}
+    for bundle in plan.bundles if broken else ():
+        for group in sorted(bundle.groups & broken.keys()):
+            frozen[bundle.name] = f"BROKEN: {broken[group]}"
     pins = {name: pin.node for name, (pin, _) in view.pins.items() if not pin.until or pin.until > wall}
     return Situation(
         tuple(member_of(plan, view, seen) for _, seen in sorted(view.sessions.items())),

@@ -8,8 +8,18 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-_LIBRARIES = ("jinja2", "lark", "numpy", "PIL", "prompt_toolkit", "pyarrow", "regex", "sqlite_utils", "starlette")
-_LIBRARIES += ("uvicorn",)
+_LIBRARIES = (
+    "jinja2",
+    "lark",
+    "numpy",
+    "PIL",
+    "prompt_toolkit",
+    "pyarrow",
+    "regex",
+    "sqlite_utils",
+    "starlette",
+    "uvicorn",
+)
 
 
 def _is_missing(library: str) -> bool:

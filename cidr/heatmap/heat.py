@@ -21,6 +21,8 @@ from jlogd.errors import UsageError
 # Of a picture in links and titles, and of one in pixels: 4096 by 4096 is a /24 of all IPv4 a pixel.
 DETAIL_GRID = 8
 DETAIL_MAX = 24
+# Of one that a server draws for others: a larger one takes a gigabyte for a moment.
+DETAIL_SERVED_MAX = 16
 STEPS = 9
 # Levels of a cell.
 NO_DATA, ZERO, NEGATIVE = -1, 0, -2
@@ -96,7 +98,12 @@ def query_text(block: Block, expression: str, time: str, detail: int) -> str:
 
 
 def heat(rows: Rows, block: Block, detail: int) -> Heat:
-    """The cells of the answer to `query_text`."""
+    """The cells of the answer to `query_text`. Raises UsageError when rows are missing: they would look empty."""
+    if rows.answer.matched > len(rows.answer):
+        what = (
+            f"{rows.answer.matched:,} cells have data, and {len(rows.answer):,} were sent: ask for fewer bits of detail"
+        )
+        raise UsageError(what)
     values = np.full(1 << detail, np.nan)
     column = rows.answer.columns[0]
     values[_numbers(rows.answer, block, detail)] = column.values.astype(np.float64)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Cells = NDArray[np.int64]
+Cells = NDArray[np.int32]
 
 
 def places(order: int) -> tuple[Cells, Cells]:
     """Columns and rows of all cells in the order of the curve; cell 0 is at the top left."""
-    rest = np.arange(1 << (2 * order), dtype=np.int64)
+    rest = np.arange(1 << (2 * order), dtype=np.int32)
     x, y = np.zeros_like(rest), np.zeros_like(rest)
     for level in range(order):
         side = 1 << level

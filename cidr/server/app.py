@@ -85,7 +85,7 @@ class App:
         get at it by having that name point to this machine."""
         if self._config.token:
             return None
-        return frozenset({"localhost", "127.0.0.1", "::1", "testserver", *self._config.hosts})
+        return frozenset({"localhost", "127.0.0.1", "::1", *self._config.hosts})
 
     def _route(self, path: str, handler: Callable[..., Awaitable[Response]], methods: list[str] | None = None,
                open_to_all: bool = False) -> Route:  # fmt: skip
@@ -243,6 +243,9 @@ def _picture(local: Local, wanted: dict[str, str], form: str) -> bytes:
         if not wanted["detail"].isascii() or not wanted["detail"].isdigit():
             raise UsageError("detail is a number of bits")
         detail = heat.check_detail(block, int(wanted["detail"][:6]))
+        if detail > heat.DETAIL_SERVED_MAX:
+            most = heat.DETAIL_SERVED_MAX
+            raise UsageError(f"a server draws up to {most} bits of detail; cidr heatmap on the store itself draws more")
     else:
         detail = heat.detail_of(block, 16 if form == "png" else 8)
     if not detail or (form == "svg" and detail > svg.DETAIL_SVG_MAX):

@@ -154,7 +154,10 @@ def _grid(local: Local, reply: Rows, query: Query) -> dict[str, Any] | None:
     levels = Levels((bits,), ()) if block.family is Family.V4 else Levels((), (bits,))
     span = reply.answer.coverage.span
     asked = CountQuery(blocks=(block,), columns=(column,), span=span, levels=levels)
-    drawn = heat.heat(replace(reply, answer=local.answer(asked)), block, detail)
+    answer = local.answer(asked)
+    if answer.matched > len(answer):
+        return None  # the server sends fewer rows than a map has cells
+    drawn = heat.heat(replace(reply, answer=answer), block, detail)
 
     def below(one: Block) -> str:
         longer = next((step for step in STEPS[one.family] if step > one.bits), one.family.width)

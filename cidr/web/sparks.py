@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cidr.ask import Local
 from cidr.heatmap.svg import value_text
 from cidr.types import BLOCKS, Answer, Block, CountQuery, MoversQuery, Query, Span, Tier
+from jlogd.errors import UsageError
 
 # Rows with a line of their own; more would cost more than the answer.
 ROWS_MAX = 50
@@ -28,7 +29,10 @@ def draw(local: Local, query: Query, answer: Answer) -> tuple[dict[Block, str], 
         return {}, ""
     column = query.columns[0] if isinstance(query, CountQuery) else query.column
     asked = CountQuery(blocks=tuple(blocks), columns=(column,), span=span, levels=BLOCKS, every=tier)
-    found = local.answer(asked)
+    try:
+        found = local.answer(asked)
+    except UsageError:  # more points than the server sends
+        return {}, ""
     lines: dict[Block, list[float]] = {}
     for row, value in enumerate(found.columns[0].values.tolist()):
         lines.setdefault(found.block(row), []).append(value)

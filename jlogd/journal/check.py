@@ -5,7 +5,8 @@ sealed by its successor, both checksums of every batch, that numbers follow one 
 that bodies hold as many records as their headers claim, and that every subscriber stands in the log.
 
 Bytes that belong to nobody are findings of kind `torn` (what a crash left behind a segment's sealed end) or `zombie`
-(segments or batches of an owner that was fenced): both are harmless, and go when the segment is pruned.
+(segments of an owner that was fenced, whole batches behind a sealed end: written too late, or written again by the next
+owner): both are harmless, and go when the segment is pruned.
 """
 
 from __future__ import annotations

@@ -29,12 +29,14 @@ wait_option = click.option(
 _POLL_SECONDS = 0.2
 
 
-@click.command("drain")
+@click.command("drain", no_args_is_help=True)
 @click.argument("node", metavar="NODE")
 @wait_option
 @config_option
 def drain_command(node: str, wait: float, config: Path | None) -> int:
-    """Hand over everything a node has, and give it nothing more until `vip undrain`.
+    """Empty a node, and give it nothing more.
+
+    It hands over everything it has, and gets nothing until `vip undrain`.
 
     Each address moves cleanly: it is gone from the node before another takes it. The exit code is 1 when the node has
     still some after --wait: a node keeps what no other can have.
@@ -57,7 +59,7 @@ def drain_command(node: str, wait: float, config: Path | None) -> int:
         return 0 if done else 1
 
 
-@click.command("undrain")
+@click.command("undrain", no_args_is_help=True)
 @click.argument("node", metavar="NODE")
 @config_option
 def undrain_command(node: str, config: Path | None) -> int:
@@ -76,17 +78,18 @@ def undrain_command(node: str, config: Path | None) -> int:
     return 0 if known else 1
 
 
-@click.command("move")
+@click.command("move", no_args_is_help=True)
 @click.argument("what", metavar="ADDRESS|GROUP")
 @click.argument("node", metavar="NODE")
 @click.option("--for", "duration", type=DURATION, metavar="TIME", help="Hold it there so long; else once, without.")
 @wait_option
 @config_option
 def move_command(what: str, node: str, duration: float | None, wait: float, config: Path | None) -> int:
-    """Move an address, with all that moves with it, to a node.
+    """Move an address to a node.
 
-    Without --for it is moved once, and stays as long as nothing else says otherwise: a group that prefers another node
-    and has failback "auto" goes home after a while. A node that cannot have it, or is drained, does not get it.
+    All that moves with it goes along. Without --for it is moved once, and stays as long as nothing else says otherwise:
+    a group that prefers another node and has failback "auto" goes home after a while. A node that cannot have it, or is
+    drained, does not get it.
 
     \b
     Examples:

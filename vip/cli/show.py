@@ -116,9 +116,10 @@ def _nodes_table(nodes: Sequence[NodeStatus]) -> RenderableType:
 @json_option
 @config_option
 def plan_command(drain: str, lost: str, as_json: bool, config: Path | None) -> int:
-    """Show what would move now, and why, without moving it.
+    """Show what would move, without moving it.
 
-    With another file as --config it shows what that configuration would move. The exit code is 1 when nothing would.
+    Each move comes with its reason. With another file as --config it shows what that configuration would move. The exit
+    code is 1 when nothing would.
 
     \b
     Examples:
@@ -151,9 +152,10 @@ def _move_row(move: Move) -> tuple[str, ...]:
 @json_option
 @config_option
 def history_command(count: int, as_json: bool, config: Path | None) -> int:
-    """Show the last changes of owner that the daemon of this machine saw.
+    """Show the last changes of owner.
 
-    Older ones are in the jlogd log that vip.log names, when one is configured.
+    Those that the daemon of this machine saw. Older ones are in the jlogd log that vip.log names, when one is
+    configured.
 
     \b
     Examples:
