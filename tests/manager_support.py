@@ -263,8 +263,8 @@ def written(medium: Medium, node: Node, template: str = TEMPLATE) -> bytes:
             if state is None or not state.sources:
                 continue
             found = medium.text(path)
-            assert len(found) == state.length or state.status == "left", path
-            text += found[: state.length]
+            assert len(found) == state.length, path
+            text += found
     return text
 
 
