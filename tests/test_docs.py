@@ -57,6 +57,8 @@ PROGRAMS = {
 LANGUAGES = {"sh", "console", "python", "toml", "sql", "text", "json", "yaml", ""}
 NOTES = {"skip", "file", "daemon", "test"}
 PORTS = ("5140", "5180", "5514", "9090")
+# A block is several commands, each of which loads its libraries, and the machine may be slow.
+BLOCK_SECONDS_MAX = 4 * SECONDS_MAX
 # Where a program says that it is ready.
 READY = {"jlogd": ("5180", "/readyz"), "cidr": ("9090", "/healthz")}
 # Programs of other packages: where they are missing the page is skipped, but not in continuous integration.
@@ -161,7 +163,7 @@ class Stage:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=SECONDS_MAX,
+            timeout=BLOCK_SECONDS_MAX,
         )
         where = f"{name_of(self.page)}:{block.line}"
         assert ended.returncode == 0, f"{where}: exit code {ended.returncode}\n{ended.stdout}{ended.stderr}"

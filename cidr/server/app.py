@@ -85,7 +85,7 @@ class App:
         get at it by having that name point to this machine."""
         if self._config.token:
             return None
-        return frozenset({"localhost", "127.0.0.1", "::1", "testserver", *self._config.hosts})
+        return frozenset({"localhost", "127.0.0.1", "::1", *self._config.hosts})
 
     def _route(self, path: str, handler: Callable[..., Awaitable[Response]], methods: list[str] | None = None,
                open_to_all: bool = False) -> Route:  # fmt: skip
