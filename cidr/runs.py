@@ -12,6 +12,7 @@ A query that asks for nothing finer than /24 has its segments rolled up before t
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ from cidr.types import Block, Family
 
 # Prefix lengths runs are kept at: few, so that the queries of a drill-down share them.
 GRAINS = {Family.V4: (16, 24, 32), Family.V6: (32, 48, 64, 128)}
-# A block this narrow is read from where it lies the first time, instead of all of every segment.
+# A block this narrow is read from where it lies, instead of all of every segment: for so many blocks of one plan.
 NARROW_BITS = {Family.V4: 8, Family.V6: 20}
+SLICES_MAX = 8
+PLANS_MAX = 10_000
 # Below this, everything is read and kept at once: it takes less than a blink.
 SLICE_ROWS = 1 << 20
 
@@ -53,7 +56,7 @@ class Runs:
         self._base = base
         self.cache = cache
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cidr")
-        self._asked_once: set[Hashable] = set()
+        self._asked: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -71,8 +74,10 @@ class Runs:
         found = self.cache.get(finest if finest in self.cache else key)
         if found is not None:
             return found
-        if self._first_time(key, selection, family, blocks):
-            return Run(merge(self._read_all(segments, tally, blocks)), _label(segments), sliced=True)
+        if self._narrow(selection, family, blocks):
+            slice_key = (*key, tuple(blocks))
+            if slice_key in self.cache or self._few(key):
+                return self._sliced(slice_key, segments, blocks, tally)
         run = Run(merge(self._stretches(segments, grain, tally)), _label(segments))
         self.cache.put(key, run)
         return run
@@ -81,19 +86,26 @@ class Runs:
         """How many of the segments are in the cache by themselves."""
         return sum(segment.path in self.cache for segment in segments)
 
-    def _first_time(self, key: Hashable, selection: Selection, family: Family, blocks: Sequence[Block]) -> bool:
-        """Whether to read only where the blocks lie: they are narrow, the plan is long, and it was not asked for
-        before."""
-        narrow = bool(blocks) and all(block.bits >= NARROW_BITS[family] for block in blocks)
-        if not narrow or selection.rows < SLICE_ROWS:
-            return False
+    def _narrow(self, selection: Selection, family: Family, blocks: Sequence[Block]) -> bool:
+        """Whether reading only where the blocks lie is much less than all: they are narrow, the plan is long."""
+        return (
+            selection.rows >= SLICE_ROWS and bool(blocks) and all(block.bits >= NARROW_BITS[family] for block in blocks)
+        )
+
+    def _few(self, key: Hashable) -> bool:
+        """Whether only few narrow blocks of a plan were asked for yet: soon, having all of it is less work."""
         with self._lock:
-            if key in self._asked_once:
-                return False
-            if len(self._asked_once) >= 10_000:
-                self._asked_once.clear()
-            self._asked_once.add(key)
-        return True
+            if len(self._asked) >= PLANS_MAX:
+                self._asked.clear()
+            self._asked[key] += 1
+            return self._asked[key] <= SLICES_MAX
+
+    def _sliced(self, key: Hashable, segments: Sequence[Segment], blocks: Sequence[Block], tally: Tally) -> Run:
+        found = self.cache.get(key)
+        if found is None:
+            found = Run(merge(self._read_all(segments, tally, blocks)), _label(segments), sliced=True)
+            self.cache.put(key, found)
+        return found
 
     def _single(self, segment: Segment, tally: Tally) -> Run:
         found = self.cache.get(segment.path)
