@@ -88,3 +88,10 @@ def test_a_spool_that_cannot_be_written_is_refused_in_words(tmp_path: Path) -> N
     finally:
         running.process.kill()
         running.process.wait()
+
+
+def test_a_relative_spool_is_looked_at_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not where the process that looks happens to be."""
+    monkeypatch.chdir(tmp_path)
+    Path("var/logs").mkdir(parents=True)
+    assert not any(one.failed for one in check.admit(Path("var/logs")))

@@ -16,7 +16,7 @@ from cli_support import done, failed, jlogctl
 from daemon_support import ROOT, RunningDaemon, daemon, free_ports, until
 
 import jlogd
-from jlogd.errors import NotAuthenticated, NotGranted, RemoteError, UsageError
+from jlogd.errors import LogNotFound, NotAuthenticated, NotGranted, RemoteError, UsageError
 from jlogd.wire.keys import KeyPair, make_pair, write_pair
 
 CLIENTS = ("web3", "archive", "stranger")
@@ -111,6 +111,13 @@ def append(log: jlogd.Log, *records: bytes) -> None:
         for record in records:
             writer.append(record)
         writer.flush()
+
+
+def test_who_names_a_log_that_is_not_there_is_told_of_those_it_may_see_only(east1: Guarded) -> None:
+    done(jlogctl("create", f"ipc://{east1.socket}/secret"))
+    with pytest.raises(LogNotFound) as refused, east1.open("web3", target=east1.target.replace("mainlog", "mainlgo")):
+        pass
+    assert "there are: mainlog" in str(refused.value) and "secret" not in str(refused.value)
 
 
 def test_each_client_does_what_it_is_granted_and_nothing_else(east1: Guarded) -> None:

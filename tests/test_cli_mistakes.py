@@ -307,3 +307,10 @@ def test_run_with_a_configuration_that_is_wrong(tmp_path: Path) -> None:
     failed(jlogd("run", "--config", tmp_path / "none.toml"), 2, "none.toml")
     (tmp_path / "bad.toml").write_text("[node\n")
     failed(jlogd("run", "--config", tmp_path / "bad.toml"), 2, "bad.toml:1")
+
+
+def test_a_log_whose_log_json_is_gone_is_sent_to_repair(log: Path) -> None:
+    (log / "log.json").rename(log.parent / "elsewhere")
+    for words in (("stat", log), ("check", log), ("create", log), ("append", log)):
+        ended = jlogctl(*words, stdin=b"x\n")
+        assert ended.code in (1, 3) and f"jlogctl repair {log} --dry-run" in ended.err, ended.err

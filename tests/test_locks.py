@@ -532,3 +532,9 @@ def test_locks_are_context_managers(path):
     with acquire(path) as lock:
         assert isinstance(lock, FileLock) and busy(path)
     assert not busy(path)
+
+
+def test_a_lock_file_is_its_owners_alone(tmp_path):
+    """Whoever may open it, even to read, could take a shared lock and keep everybody out."""
+    acquire(tmp_path / "a.lock").release()
+    assert (tmp_path / "a.lock").stat().st_mode & 0o777 == 0o600

@@ -344,7 +344,7 @@ def test_takeover_is_refused_while_the_owner_lives(elsewhere: Path) -> None:
 @pytest.mark.parametrize("command", ["owner", "takeover"])
 def test_mistakes(command: str, spool: Path) -> None:
     failed(jlogctl(command, spool), 1, "no daemon has run on it")
-    failed(jlogctl(command, spool / "nothing"), 1, "there is no log at")
+    failed(jlogctl(command, spool / "nothing"), 1, "is its mount missing?")
     failed(jlogctl(command, "tcp://127.0.0.1:5140/mainlog"), 2, "give the directory")
 
 

@@ -38,7 +38,7 @@ class SpoolLogs:
     def names(self) -> list[str]:
         return sorted(self.served)
 
-    def get(self, name: str) -> Served:
+    def get(self, name: str, shown: Callable[[str], bool] | None = None) -> Served:
         try:
             return self.served[name]
         except KeyError:

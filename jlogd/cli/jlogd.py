@@ -10,7 +10,7 @@ import click
 from jlogd.cli import errors
 from jlogd.cli.errors import Commands
 from jlogd.cli.keys import keys
-from jlogd.cli.output import say
+from jlogd.cli.output import say, warn
 from jlogd.cli.params import CONTEXT, version_option
 from jlogd.cli.units import counted
 from jlogd.errors import UsageError
@@ -89,6 +89,8 @@ def check_config(file: Path | None) -> None:
       jlogd check-config /etc/jlogd/jlogd.toml
     """
     from jlogd.daemon.config import load
+    from jlogd.errors import BadKey
+    from jlogd.wire.keys import read_pair
 
     if file is None and not CONFIG_DEFAULT.exists():
         raise UsageError(f"there is no {CONFIG_DEFAULT} here; name the file: jlogd check-config FILE")
@@ -99,6 +101,11 @@ def check_config(file: Path | None) -> None:
     if config.manager.node:
         parts.append(f"manager of {counted(len(config.manager.node), 'node')}")
     say(f"{path} is right: {', '.join(parts)}")
+    if config.auth.key:
+        try:
+            read_pair(config.auth.key)
+        except BadKey as error:
+            warn(f"warning: auth.key: here and for this user the daemon would not start: {error}")
 
 
 cli.add_command(keys)

@@ -46,7 +46,8 @@ def list_(place: str, as_json: bool) -> int:
     elif stats:
         show(table(_COLUMNS, [_row(stat) for stat in stats]))
     elif code == DONE:
-        say(f"there are no logs in {place}; make one: jlogctl create {place.rstrip('/')}/NAME")
+        seen = " that this client may see" if "://" in place else ""
+        say(f"there are no logs in {place}{seen}; make one: jlogctl create {place.rstrip('/')}/NAME")
     for stat in stats:
         for trouble in health(stat)[0] if not as_json else ():
             warn(f"warning: {stat.name}: {trouble}")

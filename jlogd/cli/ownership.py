@@ -129,6 +129,8 @@ def _places(place: str) -> tuple[Path | None, list[Path]]:
     if "://" in place:
         raise UsageError(f"{place}: {_LOCAL_ONLY}")
     path = Path(place)
+    if not path.exists():
+        raise LogNotFound(f"there is neither a spool nor a log at {place}: is its mount missing?")
     if not path.is_dir() or (path / targets.LOG_FILE).is_file():
         return None, [targets.local_directory(place, _LOCAL_ONLY).absolute()]
     path = path.absolute()

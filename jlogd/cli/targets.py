@@ -157,5 +157,7 @@ def _what_is_there(path: Path) -> str:
     close = near(path.name, [found.name for found in logs_in(path.parent)])
     if close:
         return f"there is no log at {path}; did you mean {path.with_name(close)}?"
+    if path.is_dir() and any(path.glob("*.seg")):
+        return f"{path} holds segments and no log.json; see what can be done: jlogctl repair {path} --dry-run"
     held = "there is no log at" if not path.is_dir() else "there is no log in the directory"
     return f"{held} {path}; make one: jlogctl create {path}"

@@ -268,7 +268,7 @@ def _reload(daemon: Running, path: Path | None) -> None:
     try:
         applied, left = daemon.reload(load(path))
     except (JlogError, OSError) as error:
-        _log.error("SIGHUP: %s", error)
+        _log.error("SIGHUP: %s; nothing more was changed", error)
         return
     for change in applied:
         _log.info("SIGHUP: applied %s", change)

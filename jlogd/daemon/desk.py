@@ -109,7 +109,7 @@ class Desk:
             case messages.ListLogs():
                 return messages.Logs(request.id, [name for name in self._logs.names() if session.party.sees(name)])
             case messages.OpenLog():
-                return _opened(request.id, request.log, self._logs.get(request.log))
+                return _opened(request.id, request.log, self._logs.get(request.log, session.party.sees))
             case messages.CreateLog():
                 served = self._logs.create(request.log, request.settings, request.subscribers)
                 return _opened(request.id, request.log, served)

@@ -142,7 +142,7 @@ class Access:
         return f"uid {rest.partition(':')[0]}" if kind == "unix" else peer
 
 
-_HOW = "its grants are in [auth] of the daemon's configuration"
+_HOW = "its grants are in [[auth.client]], or [auth.keyless], of the daemon's configuration"
 
 
 def _number(text: str) -> int:

@@ -69,12 +69,12 @@ class SpoolLogs:
         """Names of all logs, sorted."""
         return sorted(self._served)
 
-    def get(self, name: str) -> Served:
-        """Raises `LogNotFound`."""
+    def get(self, name: str, shown: Callable[[str], bool] | None = None) -> Served:
+        """Raises `LogNotFound`, which names those other logs that are `shown` to whoever asks: without it none."""
         served = self._served.get(name)
         if served is None:
-            there = ", ".join(self.names()) or "none"
-            raise LogNotFound(f"this daemon has no log {name}; there are: {there}")
+            there = ", ".join(filter(shown, self.names())) if shown else ""
+            raise LogNotFound(f"this daemon has no log {name}" + (f"; there are: {there}" if there else ""))
         return served
 
     def create(self, name: str, settings: Settings | None, subscribers: Sequence[str]) -> Served:

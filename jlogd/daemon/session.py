@@ -6,7 +6,7 @@ A session belongs to the server's thread. Other threads hold on to it only to sa
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,8 +33,8 @@ class Logs(Protocol):
     def names(self) -> list[str]:
         """Names of all logs, sorted."""
 
-    def get(self, name: str) -> Served:
-        """An open log; at once, without touching a disk. Raises `LogNotFound`."""
+    def get(self, name: str, shown: Callable[[str], bool] | None = None) -> Served:
+        """An open log; at once, without touching a disk. Raises `LogNotFound`, which names those that are `shown`."""
 
     def create(self, name: str, settings: Settings | None, subscribers: Sequence[str]) -> Served:
         """Make a log and open it; None means the settings of the configuration. Raises `LogExists`, `UsageError`."""

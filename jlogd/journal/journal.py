@@ -78,7 +78,10 @@ class Journal:
         lock = disk.lock(path.parent / SPOOL_LOCK)
         try:
             if disk.exists(path):
-                raise LogExists(f"there is something at {path} already")
+                if layouts.without_meta(disk, path):
+                    why = f"a log without its log.json; see what can be done: jlogctl repair {path} --dry-run"
+                    raise LogExists(f"there is something at {path} already: {why}")
+                raise LogExists(f"there is something at {path} already; open that log, or choose another name")
             _create(path, settings or Settings(), subscribers, disk)
         finally:
             lock.release()

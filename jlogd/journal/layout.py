@@ -99,7 +99,7 @@ def read_meta(disk: Disk, layout: Layout) -> Meta:
     try:
         data = read_all(disk, layout.meta)
     except (FileNotFoundError, NotADirectoryError):
-        raise LogNotFound(f"there is no log at {layout.root}; create one with `jlogctl create {layout.root}`") from None
+        raise LogNotFound(_no_log(disk, layout.root)) from None
     try:
         meta = msgspec.json.decode(data, type=Meta)
     except ValueError as error:  # not JSON, not UTF-8, or not these fields
@@ -111,6 +111,20 @@ def read_meta(disk: Disk, layout: Layout) -> Meta:
     if meta.format != FORMAT:
         raise FormatError(f"log format {meta.format} needs a newer jlogd (this one knows {FORMAT})", str(layout.meta))
     return meta
+
+
+def without_meta(disk: Disk, root: Path) -> bool:
+    """Whether `root` holds segments of a log whose `log.json` is gone."""
+    try:
+        return any(name.endswith(".seg") for name in disk.listdir(root))
+    except OSError:
+        return False
+
+
+def _no_log(disk: Disk, root: Path) -> str:
+    if without_meta(disk, root):
+        return f"{root} holds segments and no log.json; see what can be done: jlogctl repair {root} --dry-run"
+    return f"there is no log at {root}; create one with `jlogctl create {root}`"
 
 
 def uuid_bytes(meta: Meta) -> bytes:

@@ -67,7 +67,7 @@ class _KernelLock(fasteners.InterProcessLock):  # type: ignore[misc]
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self.lockfile = open(path, "ab+", buffering=0)  # noqa: SIM115
+        self.lockfile = open(path, "ab+", buffering=0, opener=lambda p, flags: os.open(p, flags, 0o600))  # noqa: SIM115
 
     @property
     def fd(self) -> int:

@@ -215,8 +215,8 @@ def _lock(spool: Path, who: str, disk: Disk) -> Lock:
         return disk.lock(spool / DAEMON_LOCK, wait=False, note=note)
     except LockBusy as busy:
         raise SpoolInUse(
-            f"the spool {spool} is in use by {busy.note or 'another daemon'}; a spool has one daemon: stop that one, "
-            "or give this one a spool of its own"
+            f"the spool {spool} is in use by {busy.note or 'another daemon'}; a spool has one daemon: stop that one "
+            "first, or use another spool"
         ) from None
 
 

@@ -180,7 +180,7 @@ def guarded(check: str, part: Iterator[Finding]) -> Iterator[Finding]:
 def start_agent(directory: str) -> subprocess.Popen[bytes]:
     """An agent for a directory. Its working directory is not on the mount, so that it pins nothing."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(AGENT), directory],
+        [sys.executable, "-I", "-S", str(AGENT), os.path.abspath(directory)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

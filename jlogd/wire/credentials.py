@@ -24,7 +24,16 @@ from typing import Literal, TypeAlias
 
 from jlogd.errors import BadKey, UsageError
 from jlogd.wire.address import is_loopback
-from jlogd.wire.keys import KEY_CHARACTERS, PUBLIC_KEYS_MAX, KeyPair, check_public_key, read_pair, read_public
+from jlogd.wire.keys import (
+    KEY_CHARACTERS,
+    PUBLIC_KEYS_MAX,
+    PUBLIC_SUFFIX,
+    SECRET_SUFFIX,
+    KeyPair,
+    check_public_key,
+    read_pair,
+    read_public,
+)
 
 KEY_VARIABLE = "JLOGD_KEY"
 SERVER_KEY_VARIABLE = "JLOGD_SERVER_KEY"
@@ -124,6 +133,8 @@ def _server_keys(given: ServerKey) -> tuple[str, ...]:
 
 
 def _read_server_key(part: KeyFile) -> tuple[str, ...]:
+    if os.fspath(part).endswith(SECRET_SUFFIX):
+        raise BadKey(f"{part}: that is the daemon's secret key, which stays with it; give its {PUBLIC_SUFFIX} file")
     if isinstance(part, str) and len(part) == KEY_CHARACTERS and not Path(part).is_file():
         return (check_public_key(part),)
     if isinstance(part, str) and not Path(part).exists() and os.sep not in part and not part.endswith(".pub"):

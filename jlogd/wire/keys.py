@@ -84,6 +84,8 @@ def write_pair(pair: KeyPair, directory: Path) -> tuple[Path, Path]:
 
 def read_pair(path: str | os.PathLike[str]) -> KeyPair:
     """The pair in the file of a secret key. Raises `BadKey`: missing, readable by others, not ours, not a pair."""
+    if os.fspath(path).endswith(PUBLIC_SUFFIX):
+        raise BadKey(f"{path}: that is the key to hand out; give the secret one, which ends in {SECRET_SUFFIX}")
     table = _read(path, secret=True)
     secret, name = table.get("secret_key"), table.get("name", "")
     if not isinstance(secret, str):
