@@ -5,6 +5,7 @@ A `Trouble` is a cause that comes and goes: `begin`, `end`. The mounts need root
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -83,6 +84,7 @@ class NoMoreFiles:
         self._undo: Callable[[], object] = lambda: None
 
     def begin(self, pid: int) -> None:
+        gc.collect()  # what is thrown away later would make room
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         self._undo = lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}

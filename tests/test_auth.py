@@ -17,16 +17,19 @@ from daemon_support import ROOT, RunningDaemon, daemon, free_ports, until
 
 import jlogd
 from jlogd.errors import LogNotFound, NotAuthenticated, NotGranted, RemoteError, UsageError
+from jlogd.wire import shared
 from jlogd.wire.keys import KeyPair, make_pair, write_pair
 
 CLIENTS = ("web3", "archive", "stranger")
 
 
 @pytest.fixture(autouse=True)
-def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("JLOGD_KEY", "JLOGD_SERVER_KEY", "JLOGD_INSECURE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    yield
+    assert shared._shared == {}, "a test left a connection open"
 
 
 class Guarded:
@@ -161,7 +164,8 @@ def test_what_may_not_be_seen_is_not_told_to_exist(east1: Guarded) -> None:
 
         address = f"tcp://127.0.0.1:{east1.port}"
         assert list_remote(address, Keys(east1.keys / "web3.key", east1.pairs["east1"].public)) == ["mainlog"]
-        east1.open("web3").stat()
+        with east1.open("web3") as log:
+            log.stat()
     failed(jlogctl("create", f"tcp://127.0.0.1:{east1.port}/new", *options), 3, "web3 may not administer log new")
 
 
