@@ -30,12 +30,14 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 from soak_oracle import SoakOracle
 
 from jlogd.journal.check import check
 from jlogd.journal.disk import PosixDisk
+from jlogd.journal.spool import DAEMON_LOCK
 from jlogd.journal.view import View
 
 HERE = Path(__file__).parent
@@ -43,6 +45,7 @@ DISK_BYTES = 12 << 20
 SEGMENT_SIZE = "128KiB"
 # Longer than anything here takes on a machine that does ten other things.
 PATIENCE_SECONDS = 300.0
+NODE = "soak"  # whose spool it is, on whichever host
 LOCAL_WRITERS, REMOTE_WRITERS = ("local1", "local2"), ("remote1", "remote2")
 SUBSCRIBERS = ("directory", "wire")
 # Lock files of a log. A host that lost its lease holds locks that nobody else sees: these go under its hands.
@@ -87,7 +90,7 @@ class Host:
         self.boot()
         self.zmq, self.http = _free_ports(2)
         self._config.write_text(
-            f'[node]\nname = "{name}"\nspool = "{spool}"\n'
+            f'[node]\nname = "{NODE}"\nspool = "{spool}"\n'
             f'[listen]\nzmq = ["tcp://127.0.0.1:{self.zmq}"]\nhttp = "127.0.0.1:{self.http}"\n'
             f'[log.log]\nsubscribers = {json.dumps(SUBSCRIBERS)}\nsegment_size = "{SEGMENT_SIZE}"\n'
         )
@@ -298,9 +301,8 @@ class Soak:
         former, asleep = self.owner, list(self.owner.workers.values())
         self.signal(asleep, signal.SIGSTOP)
         self.until(lambda: all(map(_sleeps, asleep)), "all of the owner sleeps")  # else it might lock the new files
-        for pattern in LOCKS:
-            for path in self.log.glob(pattern):
-                path.unlink()
+        for path in chain(*map(self.log.glob, LOCKS), self.log.parent.glob(DAEMON_LOCK)):
+            path.unlink()
         self.hand_over()
         self.tend()
         self.listen(self.rng.choice([0.0, 1.0, 3.0]))
@@ -315,7 +317,7 @@ class Soak:
 
     def hand_over(self) -> None:
         self.owner = self.hosts[1 - self.hosts.index(self.owner)]
-        taker = self.owner.start("taker", str(HERE / "soak_worker.py"), "take", str(self.log))
+        taker = self.owner.start("taker", str(HERE / "soak_worker.py"), "take", str(self.log.parent))
         self.until(lambda: taker.process.poll() is not None, "the takeover is over")
         assert taker.process.returncode == 0, self.owner.errors.read_text()[-2000:]
         self.kill(self.owner, "taker")

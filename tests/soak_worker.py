@@ -4,7 +4,7 @@ soak_worker.py produce LOG NAME      `at N` (what the log knows), `issued N`, `a
 soak_worker.py consume LOG NAME      `got FIRST COUNT PRODUCER NUMBER`, `gap FIRST LAST WHY`, `done N`, `failed WHY`
 soak_worker.py visit LOG NAME START  a subscriber that comes, reads a while, says `got` as above, and goes: `gone`
 soak_worker.py remove LOG NAME       removes a subscriber that could not do that itself: `gone`
-soak_worker.py take LOG              makes this host the owner: `took EPOCH`
+soak_worker.py take SPOOL            makes this host the owner: `took it over`
 
 A record says who issued it as what, so that nobody has to remember it: see `record`. Whoever is refused tries again,
 except a process of a host that is no longer the owner: that ends.
@@ -20,10 +20,11 @@ import sys
 import time
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 
 import jlogd
 from jlogd.errors import Fenced, JlogError, OwnedElsewhere, SubscriberExists, SubscriberUnknown
-from jlogd.journal.journal import Journal
+from jlogd.journal.spool import take_over_spool
 
 # Between attempts, and between the groups of a producer: the log is to be busy, and the machine not.
 RETRY_SECONDS = 0.1
@@ -128,8 +129,8 @@ def remove(target: str, name: str) -> None:
 
 
 def take(target: str) -> None:
-    with Journal.take_over(target) as journal:
-        tell(f"took {journal.stat().epoch}")
+    take_over_spool(Path(target))
+    tell("took it over")
 
 
 if __name__ == "__main__":
