@@ -183,6 +183,22 @@ def test_a_day_of_25_hours_is_one_day(tmp_path: Path) -> None:
     assert sorted((s.end - s.start) // 3600 for s in days) == [23, 25]
 
 
+def test_condensing_does_not_change_since_when_a_series_is_counted(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    start = quarters(date(2008, 4, 24), "UTC").start
+    for at in range(5):
+        maker.put("spam", start + at * DAY, start + at * DAY + QUARTER, {1: 1})
+    maker.catalogue().close()
+    reaches = set()
+    for _ in range(2):
+        with Engine(tmp_path) as engine:
+            reaches |= {(stat.first, stat.last) for stat in engine.series()}
+        maintained(tmp_path, ALL)
+    assert reaches == {(start, start + 4 * DAY + QUARTER)}
+    tiers = {segment.tier for segment in open_catalogue(tmp_path).segments() if segment.start <= start}
+    assert tiers == {"month"}  # which began before
+
+
 def test_a_dry_run_says_what_a_run_does_and_does_nothing(tmp_path: Path) -> None:
     _some_days(tmp_path)
     before = {path: path.stat().st_size for path in tmp_path.rglob("*.parquet")}
