@@ -90,12 +90,13 @@ class Catalogue:
     def series(self) -> list[SeriesStat]:
         """All series, by name."""
         rows = self._rows(
-            "SELECT series, group_concat(DISTINCT family), min(end), max(end), count(*), sum(rows), sum(bytes)"
+            f"SELECT series, group_concat(DISTINCT family), coalesce({_COUNTED_FROM}, min(start)),"
+            f' coalesce({_COUNTED_TO}, max("end")), count(*), sum(rows), sum(bytes), min("end")'
             " FROM segments GROUP BY series ORDER BY series"
         )
         return [
-            SeriesStat(name, tuple(Family(int(f)) for f in sorted(families.split(","))), first, last, count, some, size)
-            for name, families, first, last, count, some, size in rows
+            SeriesStat(name, tuple(Family(int(f)) for f in sorted(families.split(","))), *numbers)
+            for name, families, *numbers in rows
         ]
 
     def segments(
@@ -276,6 +277,9 @@ def _row(segment: Segment) -> dict[str, Any]:
     return row
 
 
+# A month may have been counted from its 24th on: what is covered says so, not the interval.
+_COUNTED_FROM = "min(CASE WHEN covered = '' THEN start ELSE json_extract(covered, '$[0][0]') END)"
+_COUNTED_TO = """max(CASE WHEN covered = '' THEN "end" ELSE json_extract(covered, '$[#-1][1]') END)"""
 _LISTS = ("covered", "upto", "winners")
 _decode_covered = msgspec.json.Decoder(tuple[tuple[int, int], ...]).decode
 _decode_upto = msgspec.json.Decoder(tuple[tuple[str, int], ...]).decode

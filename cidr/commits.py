@@ -6,8 +6,9 @@
        here
     4. the subscribers of the logs are moved (a hint: what may be pruned)
 
-A process that stops before 3 leaves segments of a commit that is in no catalogue. They say themselves which files
-belong together and what had been read: if all are there, the next start takes them over; if not, it removes them, and
+A process that stops before 3 leaves segments of a commit that is in no catalogue. They say themselves how many files
+belong together, which (by a digest of their paths: a list of them all in each would grow with its square), and what had
+been read: if all are there, the next start takes them over; if not, it removes them, and
 reads the logs again from where the catalogue says. Nothing is lost, nothing is counted twice.
 """
 
@@ -21,8 +22,8 @@ from cidr.catalogue import Catalogue, segment_of
 from cidr.columns import Counts
 from cidr.errors import CatalogueBroken
 from cidr.files import Files
-from cidr.names import SUFFIX, segment_files, segment_path
-from cidr.segment import Header, Kind, LogPosition, encode, read_header
+from cidr.names import SUFFIX, commit_of, segment_files, segment_path
+from cidr.segment import Header, Kind, LogPosition, digest_of_paths, encode, read_header
 from cidr.times import HOUR
 from cidr.types import Family, Tier
 
@@ -68,9 +69,10 @@ class Commits:
         number = self._number + 1
         paths = [self._path(piece, number) for piece in pieces]
         assert len(set(paths)) == len(paths), "two pieces of one commit have the same name"
+        together = len(paths), digest_of_paths(paths)
         segments = []
         for path, piece in zip(paths, pieces, strict=True):
-            header, data = encode(self._header(piece, number, paths, positions), piece.counts)
+            header, data = encode(self._header(piece, number, together, positions), piece.counts)
             self._files.write(self._base / path, data)
             segments.append(segment_of(path, header, len(data)))
         for directory in sorted({(self._base / path).parent for path in paths}):
@@ -86,7 +88,7 @@ class Commits:
         name = segment_path(piece.series, piece.family, tier, piece.end, self.origin, self.epoch, number)
         return name if piece.kind != "late" else name.removesuffix(SUFFIX) + "-late" + SUFFIX
 
-    def _header(self, piece: Piece, number: int, paths: list[str], positions: Mapping[str, int]) -> Header:
+    def _header(self, piece: Piece, number: int, together: tuple[int, str], positions: Mapping[str, int]) -> Header:
         return Header(
             series=piece.series,
             family=piece.family,
@@ -99,7 +101,8 @@ class Commits:
             commit=number,
             kind=piece.kind,
             covered=list(piece.covered),
-            siblings=paths,
+            together=together[0],
+            paths_digest=together[1],
             positions=[LogPosition(log, following) for log, following in sorted(positions.items())],
         )
 
@@ -116,8 +119,7 @@ class Commits:
         headers = {path: read_header(self._base / path) for path in newer}
         epoch = max(header.epoch for header in headers.values())
         wanted = {path: header for path, header in headers.items() if header.epoch == epoch}
-        siblings = next(iter(wanted.values())).siblings
-        if set(siblings) <= set(wanted):
+        if next(iter(wanted.values())).is_whole(wanted):
             segments = [segment_of(p, h, (self._base / p).stat().st_size) for p, h in wanted.items()]
             positions = {position.log: position.next for position in next(iter(wanted.values())).positions}
             self._catalogue.commit(self.origin, self.epoch, self._number + 1, segments, positions)
@@ -128,7 +130,5 @@ class Commits:
 
     def _number_in(self, path: str) -> int:
         """The commit number in a file name of this origin; -1 for files of others."""
-        name = path.removesuffix(SUFFIX).removesuffix("-late").rpartition(".")[2]
-        origin, _, rest = name.partition("-")
-        _, _, number = rest.partition("-")
-        return int(number) if origin == self.origin and number.isdigit() else -1
+        named = commit_of(path)
+        return named[2] if named and named[0] == self.origin else -1

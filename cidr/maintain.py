@@ -59,9 +59,10 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All of it."""
+    """All of it. `newest`: segments whose time is up and that stay, because they are of a logger's newest commit."""
 
     actions: tuple[Action, ...]
+    newest: int = 0
 
     @property
     def freed(self) -> int:
@@ -108,6 +109,7 @@ class Maintainer:
         self._catalogue = open_catalogue(base)
         self._zone = zone_named(self._catalogue.setting("zone") or "UTC")
         self._actions: list[Action] = []
+        self._stayed = 0
 
     def run(self, progress: Callable[[str, int, int], None] = lambda *_: None) -> Summary:
         """Do it all. `progress` is told the series, how many are done, and of how many. Raises OSError,
@@ -120,7 +122,7 @@ class Maintainer:
             _Series(self, series, family, newest).run()
         if not self._dry_run:
             self._sweep()
-        return Summary(tuple(self._actions))
+        return Summary(tuple(self._actions), self._stayed)
 
     def close(self) -> None:
         """Let go of the catalogue."""
@@ -267,12 +269,13 @@ class _Series:
         now = self._owner._now
         for segment in self._segments.values():
             tier: Tier = segment.tier
-            if segment.commit == self._newest.get(segment.origin) and not segment.condensed:
-                continue
             if self._expired(tier, segment, now) and (
                 self._timeline.is_held(segment) or all(self._expired(t, segment, now) for t in self._tiers_after(tier))
             ):
-                yield segment
+                if segment.commit == self._newest.get(segment.origin) and not segment.condensed:
+                    self._owner._stayed += 1
+                else:
+                    yield segment
 
     def _tiers_after(self, tier: Tier) -> Sequence[Tier]:
         return TIERS[TIERS.index(tier) :] if self._keep.condense else (tier,)

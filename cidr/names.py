@@ -24,6 +24,7 @@ SUFFIX = ".parquet"
 CATALOGUE = "catalogue.db"
 SERIES = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 ORIGIN = re.compile(r"[A-Za-z0-9_]{1,32}")
+_COMMIT = re.compile(rf"\.({ORIGIN.pattern})-([0-9]+)-([0-9]+)(?:-late)?{re.escape(SUFFIX)}$", re.ASCII)
 _DIRECTORY_DIGITS: dict[Tier, int] = {"minute": 8, "hour": 6, "day": 4, "month": 4}
 
 
@@ -53,6 +54,12 @@ def segment_path(series: str, family: Family, tier: Tier, end: int, origin: str,
     stamp = format_stamp(end)
     name = f"{series}.{stamp}.{family.label}.{tier}.{origin}-{epoch}-{commit}{SUFFIX}"
     return f"{tier}/{stamp[: _DIRECTORY_DIGITS[tier]]}/{name}"
+
+
+def commit_of(path: str) -> tuple[str, int, int] | None:
+    """Origin, epoch and commit that the name of a segment tells; None for a file that is called otherwise."""
+    found = _COMMIT.search(path)
+    return (found[1], int(found[2]), int(found[3])) if found else None
 
 
 def segment_files(base: Path) -> Iterator[str]:

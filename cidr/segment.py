@@ -16,7 +16,7 @@ The footer's key `cidr` holds a `Header` as JSON: all the catalogue knows, so th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,8 +52,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `start` to `end` is the interval; `covered` the parts of it that were really counted. `kind`: `full`, what one
     logger counted in the interval; `partial`, it was not there from the interval's beginning; `late`, events that came
     after the interval was written; `condensed`, the sum of all these. `origin`, `epoch`, `commit` name who wrote it: a
-    logger's commit is a number that grows by one, and all segments of one commit (`siblings`) count together or not at
-    all. `upto` of a condensed segment: per origin, the last commit whose counts of this interval are in it.
+    logger's commit is a number that grows by one, and all segments of one commit count together or not at all:
+    `together` says how many they are, `paths_digest` which; the first stores named them all in each (`siblings`), which
+    is still read. `upto` of a condensed segment: per origin, the last commit whose counts of this interval are in it.
     `positions`: what the commit had read of each log.
     """
 
@@ -70,6 +71,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     covered: list[tuple[int, int]]
     siblings: list[str] = []
+    together: int = 0
+    paths_digest: str = ""
     positions: list[LogPosition] = []
     upto: dict[str, int] = {}
     winners: list[tuple[int, int, str]] = []
@@ -79,6 +82,17 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     most: int = 0
     digest: str = ""
     writer: str = "cidr 1"
+
+    def is_whole(self, paths: Collection[str]) -> bool:
+        """Whether these paths, which are all there are of its commit, are all there should be."""
+        if self.paths_digest:
+            return len(paths) == self.together and digest_of_paths(paths) == self.paths_digest
+        return set(self.siblings) <= set(paths)
+
+
+def digest_of_paths(paths: Iterable[str]) -> str:
+    """A digest of paths below the base directory, in whatever order: as long for thousands as for one."""
+    return hashlib.blake2b("\n".join(sorted(paths)).encode(), digest_size=16).hexdigest()
 
 
 def encode(header: Header, counts: Counts) -> tuple[Header, memoryview]:

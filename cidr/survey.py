@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cidr.catalogue import Catalogue, segment_of
 from cidr.errors import SegmentDamaged, SegmentGone, StoreNotFound
-from cidr.names import segment_files
+from cidr.names import commit_of, segment_files
 from cidr.segment import Header, read_header
 from cidr.timeline import Segment
 
@@ -49,8 +49,7 @@ def survey(base: Path) -> Found:
             elif outcome is not None:
                 found.damaged.append((path, str(outcome)))
     last = _last_commits(headers)
-    there = {*headers, *(path for path, _ in found.damaged)}
-    found.torn = sorted(_torn(headers, last, there))
+    found.torn = sorted(_torn(headers, last, [path for path, _ in found.damaged]))
     for path in found.torn:
         del headers[path]
     found.segments = [segment_of(path, header, size) for path, (header, size) in headers.items()]
@@ -85,13 +84,20 @@ def _last_commits(headers: dict[str, tuple[Header, int]]) -> dict[str, tuple[int
     return last
 
 
-def _torn(headers: dict[str, tuple[Header, int]], last: dict[str, tuple[int, int]], there: set[str]) -> Iterable[str]:
+def _torn(
+    headers: dict[str, tuple[Header, int]], last: dict[str, tuple[int, int]], damaged: Iterable[str]
+) -> Iterable[str]:
     """Files of a last commit that lacks others. One that is damaged is not lacking: it had been written."""
+    commits: dict[tuple[str, str], list[str]] = {}
     for path, (header, _) in headers.items():
-        if header.kind == "condensed" or (header.commit, header.epoch) != last[header.origin]:
-            continue
-        if any(sibling not in there for sibling in header.siblings):
-            yield path
+        if header.kind != "condensed" and (header.commit, header.epoch) == last[header.origin]:
+            commits.setdefault((header.origin, header.paths_digest), []).append(path)
+    named = {path: commit_of(path) for path in damaged}
+    for paths in commits.values():
+        header = headers[paths[0]][0]
+        commit = header.origin, header.epoch, header.commit
+        if not header.is_whole([*paths, *(path for path, other in named.items() if other == commit)]):
+            yield from paths
 
 
 def _describe(found: Found, headers: list[Header]) -> None:

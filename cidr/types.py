@@ -302,7 +302,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class SeriesStat:
-    """One series in the store: `first` is the end of its first interval, `last` that of its last (seconds)."""
+    """One series in the store: `first` and `last` are from when to when it was counted.
+
+    `first_end` is the end of its first interval, which the lines of old name. All in seconds.
+    """
 
     name: str
     families: tuple[Family, ...]
@@ -311,6 +314,7 @@ class SeriesStat:
     segments: int
     rows: int
     bytes: int
+    first_end: int = 0
 
 
 @dataclass(frozen=True, slots=True)

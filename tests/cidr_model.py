@@ -78,8 +78,8 @@ class Model:
         intervals = self._series[name]
         families = tuple(sorted({one[0] for _, _, counts in intervals for one in counts}))
         rows = sum(len(counts) for _, _, counts in intervals)
-        ends = [end for _, end, _ in intervals]
-        return SeriesStat(name, families, min(ends), max(ends), len(intervals), rows, rows * 4)
+        starts, ends = [start for start, _, _ in intervals], [end for _, end, _ in intervals]
+        return SeriesStat(name, families, min(starts), max(ends), len(intervals), rows, rows * 4, min(ends))
 
     def cache(self, entries: int = 100) -> CacheStat:
         entry = CachedEntry("spam/spam.20080424T001500.v4.pq", "spam", Family.V4, 0, 900, 1, 2, 24, 3)

@@ -219,7 +219,16 @@ def test_the_status_says_exact_or_partial_coverage_and_time():
     )
     assert "missing 00:30 to 24:00" in status(ask(TEN + "on 20080424", {"spam": VECTORS["spam"][:2]}))
     assert "1 of 3 rows" in status(ask(TEN + "limit 1"))
-    assert "1 of 3 rows" in status(ask(TEN + "limit 1 aggregate hourly"))
+
+
+@pytest.mark.parametrize(
+    ("clauses", "shown"),
+    [("limit 1", "1 of 3 blocks, 2 rows; "), ("limit 2", "2 of 3 blocks, 4 rows; "), ("", "3 blocks, 6 rows; ")],
+)
+def test_the_status_counts_blocks_and_their_rows_where_rows_are_stretches_of_time(clauses, shown):
+    reply = ask(TEN + clauses + " aggregate daily")
+    assert status(reply).startswith(shown), status(reply)
+    assert shown.endswith(f" {len(render(reply, 'csv').splitlines()) - 1} rows; ")
 
 
 def test_an_empty_answer_says_what_was_read():

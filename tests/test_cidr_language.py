@@ -293,6 +293,11 @@ MISTAKES = [
     ("show top movers for 10.0.0.0/8 in spam between -1h and today", "-1h", "is an instant"),
     ("show count for list @x in spam", "list @x", "cannot be read here"),
     ("show available now", "now", "expected: the end"),
+    ("show count for all in ~(fa", "~", "brackets are not closed, or the regular expression needs quotes"),
+    ("show count for all in ~fa(il limit 5", "(", "the regular expression needs quotes"),
+    ("show count for all in ~((a|b)c|d)", "~", "the regular expression needs quotes"),
+    ("show count for all in union(~a, ~b(c d))", "(", "the regular expression needs quotes"),
+    ('show count for all in ~"(fa', "~", "the quote is not closed"),
 ]
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from cidr_logger_support import Killed, Steps, counted
 from cidr_support import Maker, added, rows_of
+from cli_support import _run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cidr.cli.main import cli
 from cidr.config import Maintain, SeriesKeep
 from cidr.engine import Engine
 from cidr.maintain import Maintainer, Summary, open_catalogue
@@ -183,6 +185,22 @@ def test_a_day_of_25_hours_is_one_day(tmp_path: Path) -> None:
     assert sorted((s.end - s.start) // 3600 for s in days) == [23, 25]
 
 
+def test_condensing_does_not_change_since_when_a_series_is_counted(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    start = quarters(date(2008, 4, 24), "UTC").start
+    for at in range(5):
+        maker.put("spam", start + at * DAY, start + at * DAY + QUARTER, {1: 1})
+    maker.catalogue().close()
+    reaches = set()
+    for _ in range(2):
+        with Engine(tmp_path) as engine:
+            reaches |= {(stat.first, stat.last) for stat in engine.series()}
+        maintained(tmp_path, ALL)
+    assert reaches == {(start, start + 4 * DAY + QUARTER)}
+    tiers = {segment.tier for segment in open_catalogue(tmp_path).segments() if segment.start <= start}
+    assert tiers == {"month"}  # which began before
+
+
 def test_a_dry_run_says_what_a_run_does_and_does_nothing(tmp_path: Path) -> None:
     _some_days(tmp_path)
     before = {path: path.stat().st_size for path in tmp_path.rglob("*.parquet")}
@@ -197,6 +215,25 @@ def test_a_dry_run_says_what_a_run_does_and_does_nothing(tmp_path: Path) -> None
     leaves = [a for a in done.actions if a.what == "delete" and a.tier == "minute"]
     assert sum(before[path] for path in gone) == sum(a.bytes for a in leaves)
     assert done.freed >= sum(a.bytes for a in leaves) > 0
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_is_old_and_stays_is_told(tmp_path: Path, dry_run: bool) -> None:
+    maker = Maker(tmp_path)
+    start = quarters(date(2008, 4, 24), "UTC").start
+    for at in range(3):
+        maker.put("spam", start + at * QUARTER, start + (at + 1) * QUARTER, {1: 1})
+    maker.catalogue().close()
+    options = ["--dry-run"] if dry_run else []
+    first = _run(cli, "cidr", ["maintain", "--base-dir", tmp_path, *options], b"")
+    assert first.code == 0, first
+    assert [word.lower() for word in first.out.split()[:3]] == ["series", "step", "tier"]
+    assert "1 segment of a newest commit stays, though its time is up" in first.out
+    left = [path.name for path in (tmp_path / "minute").rglob("*.parquet")]
+    assert len(left) == (3 if dry_run else 1)
+    if not dry_run:
+        again = _run(cli, "cidr", ["maintain", "--base-dir", tmp_path], b"")
+        assert again.out.startswith("nothing to do\n1 segment of a newest commit stays")
 
 
 def test_each_tier_is_kept_for_its_time(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Outline(HTMLParser):
 
 def test_the_front_page_offers_series_and_help(served):
     text = page(served)
-    assert "2008-04-24 00:15 to 2008-04-25 00:15" in text and "The language" in text
+    assert "2008-04-24 00:00 to 2008-04-25 00:15" in text and "The language" in text
     starts = [unquote_plus(link[4:]) for link in Outline(text).links() if link.startswith("/?q=")]
     assert starts and all(parse(one) for one in starts)
 

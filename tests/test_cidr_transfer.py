@@ -197,7 +197,7 @@ def test_maintain_tells_what_it_does(tmp_path: Path) -> None:
     done = cidr("maintain", "--base-dir", tmp_path)
     assert "condense" in done.stdout
     assert counted(tmp_path, "spam") == {"0.0.0.0": 1, "0.0.0.1": 1, "0.0.0.2": 1}
-    assert cidr("maintain", "--base-dir", tmp_path).stdout == "nothing to do\n"
+    assert cidr("maintain", "--base-dir", tmp_path).stdout.splitlines()[0] == "nothing to do"
     assert '"what":"' not in cidr("maintain", "--base-dir", tmp_path, "--json").stdout
     assert cidr("maintain", "--base-dir", tmp_path / "no").exit_code == 1
 

@@ -58,18 +58,30 @@ def maintain(ctx: click.Context, base_dir: Path, config_file: Path | None, dry_r
         groups[action.series, action.what, action.tier].append(action)
     if not groups:
         say("nothing to do")
+        _say_newest(summary.newest)
         return
     rows = [
         (series, what, tier, str(len(some)), format_size(sum(a.bytes for a in some)))
         for (series, what, tier), some in groups.items()
     ]
-    show(table(("series", "", "tier", "segments", "bytes"), rows, left=3))
+    show(table(("series", "step", "tier", "segments", "bytes"), rows, left=3))
     would = "would return" if dry_run else "returned"
     about = "about " if dry_run else ""
     say(
         f"{counted(len(summary.actions), 'step')}; deletions {would} {format_size(summary.freed)}, "
         f"condensed segments take {about}{format_size(summary.written)}"
     )
+    _say_newest(summary.newest)
+
+
+def _say_newest(number: int) -> None:
+    """Why something old is still there."""
+    if number:
+        stay = "stays, though its" if number == 1 else "stay, though their"
+        say(
+            f"{counted(number, 'segment')} of a newest commit {stay} time is up: a rebuild knows from that commit where"
+            " its logger was; a run after the next one deletes it"
+        )
 
 
 def _policy(ctx: click.Context, file: Path | None, base: Path) -> tuple[Maintain, Sequence[str] | None, Path]:

@@ -22,7 +22,9 @@ def render(reply: Reply) -> bytes:
         case Rows():
             lines = _rows(reply)
         case Listed(series, zone):
-            lines = [f"{s.name} : {format_stamp(s.first, zone)} => {format_stamp(s.last, zone)}" for s in series]
+            # Intervals are named by their end there; that of a month may lie after the last count.
+            spans = [(s.name, min(s.first_end or s.first, s.last), s.last) for s in series]
+            lines = [f"{name} : {format_stamp(a, zone)} => {format_stamp(b, zone)}" for name, a, b in spans]
         case Cached(cache, _):
             lines = _dumped([entry.path for entry in cache.entries])
         case Explained():

@@ -1,6 +1,6 @@
 """The line under every answer: how many rows, what it rests on, how complete that is, and how long it took.
 
-10 of 1,234 rows; 2008-04-24 00:00 to 2008-04-25 00:00 UTC; 47 segments [exact, 4 ms]
+10 of 1,234 rows; 47 segments; 2008-04-24 00:00 to 2008-04-25 00:00 UTC [exact, 4 ms]
 no rows: 47 segments read, no address under 10.0.0.0/8 counted; coverage 98.6 %, missing 03:10 to 03:29 [partial, 4 ms]
 """
 
@@ -92,9 +92,7 @@ def _rows(reply: Rows) -> str:
     answer = reply.answer
     read = counted(answer.work.segments, "segment")
     if len(answer):
-        shown = _winners(answer)
-        what = counted(answer.matched, "row") if shown == answer.matched else f"{shown:,} of {answer.matched:,} rows"
-        return f"{what}; {read}"
+        return f"{_shown(answer)}; {read}"
     blocks = [str(block) for block in reply.show.blocks]
     under = ", ".join(blocks[:BLOCKS_SHOWN_MAX]) + (", ..." if len(blocks) > BLOCKS_SHOWN_MAX else "")
     if answer.matched:
@@ -103,11 +101,17 @@ def _rows(reply: Rows) -> str:
     return printable(f"no rows: {read} read, no address under {under} {why}")
 
 
-def _winners(answer: Answer) -> int:
-    """Rows, or blocks that have a row for each stretch of time."""
+def _shown(answer: Answer) -> str:
+    """`2 of 18 rows`; where a block has a row for each stretch of time, `2 of 18 blocks, 12 rows`: a limit is of
+    blocks."""
     if answer.time is None:
-        return len(answer)
-    return len({answer.block(row) for row in range(len(answer))})
+        return _of(len(answer), answer.matched, "row")
+    blocks = len({answer.block(row) for row in range(len(answer))})
+    return f"{_of(blocks, answer.matched, 'block')}, {counted(len(answer), 'row')}"
+
+
+def _of(shown: int, matched: int, what: str) -> str:
+    return counted(matched, what) if shown == matched else f"{shown:,} of {counted(matched, what)}"
 
 
 def _gaps(spans: Sequence[Span], whole: Span, zone: ZoneInfo) -> str:

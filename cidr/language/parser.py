@@ -49,6 +49,9 @@ DESCRIBED = {
 _ORDER = ("since", "on", "from", "between", "in list", "cidrsize", "aggregate", "order by", "limit", "threshold")
 _TIMES = ("since", "on", "from")
 _WORD = re.compile(r'"[^"\n]*"?|[^\s,()"]+|.', re.DOTALL)
+# Without quotes a regular expression may have brackets that close, none of them in another, nor blanks in them.
+_PATTERN_BEFORE = re.compile(r'~[^\s,"]+$')
+_BRACKETS = 'brackets are not closed, or the regular expression needs quotes: ~"^a(b|c)"'
 _BARE_WORD = re.compile(r"[A-Za-z]+", re.ASCII)
 
 
@@ -121,11 +124,16 @@ def _unexpected(text: str, error: UnexpectedInput) -> QueryError:
         return QueryError(text, Mark(len(text.rstrip()) + bool(text.strip()), 0), what, describe(terminals))
     words = [keyword(name).rstrip("(").partition(" ")[0] for name in terminals if _BARE_WORD.match(keyword(name))]
     meant = nearest(word, [one for one in words if one not in ("a", "the")])
-    return QueryError(text, Mark(position, position + len(word)), _remark(word, terminals), describe(terminals), meant)
+    remark = _remark(word, text[:position], text[position + len(word) :], terminals)
+    return QueryError(text, Mark(position, position + len(word)), remark, describe(terminals), meant)
 
 
-def _remark(word: str, terminals: list[str]) -> str:
-    """What is worth saying about a word beside what was expected."""
+def _remark(word: str, before: str, after: str, terminals: list[str]) -> str:
+    """What is worth saying about a word, between what is before and after it, beside what was expected."""
+    if word == "~" and after.startswith('"'):
+        return "the quote is not closed"
+    if (word.startswith("~") and after.startswith("(")) or (word == "(" and _PATTERN_BEFORE.search(before)):
+        return _BRACKETS
     if word.startswith('"') and not word.endswith('"', 1):
         return "the quote is not closed"
     if word == "," and "MINUS" in terminals:
