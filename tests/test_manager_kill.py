@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_support import done, jlogctl
 from daemon_support import until
 from manager_processes import Load, numbers, running
 
@@ -60,6 +61,9 @@ def test_what_someone_appends_after_the_restart_of_a_killed_manager_is_kept(tmp_
         part = path.with_name(f"{node.name}.part2")
         until(lambda: part.exists() and part.read_bytes() == b"2\n", "it goes on in the next part")
         assert path.read_bytes() == b"1\nby hand\n"
+        assert manager.end() == 0
+        verified = done(jlogctl("manager", "verify", "--config", manager.config))
+        assert f"{path}: someone else appended to it" in verified.err and verified.lines[-1].endswith(": right")
 
 
 @pytest.mark.slow
