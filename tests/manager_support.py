@@ -18,6 +18,7 @@ from jlogd.journal.disk import Buffer
 from jlogd.manager.files import FileOptions, FileOutput
 from jlogd.manager.ledger import Changes, FileState, SourceState
 from jlogd.manager.parcel import Item, Parcel, Source, line_bytes
+from jlogd.manager.recovery import recover
 from jlogd.manager.rounds import Rounds
 from jlogd.manager.template import Origin, Template
 
@@ -206,9 +207,9 @@ class Manager:
         self.done: list[tuple[Parcel, SourceState]] = []
         self.refused: list[Source] = []
         self._now = 0.0
-        self.output = FileOutput(
-            ModelStore(medium, self.process), self.ledger, Template(template, "utc"), options, clock=lambda: 1e9
-        )
+        store = ModelStore(medium, self.process)
+        recover(store, self.ledger)
+        self.output = FileOutput(store, self.ledger, Template(template, "utc"), options, clock=lambda: 1e9)
         self.rounds = Rounds(
             self.ledger,  # type: ignore[arg-type]
             lambda _: self.output,

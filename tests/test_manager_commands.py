@@ -144,6 +144,20 @@ def test_every_change_is_seen(ended: tuple[LmdbLedger, Path]) -> None:
     assert verdict(ledger) == "right"
 
 
+def test_what_someone_appended_to_a_file_that_was_left_is_told(ended: tuple[LmdbLedger, Path]) -> None:
+    import msgspec
+
+    ledger, path = ended
+    [(key, state)] = ledger.snapshot()[1].items()
+    ledger.commit(Changes(files={key: msgspec.structs.replace(state, status="left")}))
+    text = path.read_bytes()
+    assert verdict(ledger) == "right"
+    path.write_bytes(text + b"by hand\n")
+    assert verdict(ledger) == "added" and verify(ledger).right
+    path.write_bytes(b"X" + text[1:] + b"by hand\n")
+    assert verdict(ledger) == "changed" and not verify(ledger).right
+
+
 def test_counts_that_do_not_add_up_are_seen(ended: tuple[LmdbLedger, Path]) -> None:
     import msgspec
 

@@ -62,8 +62,13 @@ def test_one_that_is_gone_is_removed_from_elsewhere(tmp_path: Path) -> None:
                 log.add_subscriber("burnt")
             fill(node, 0, 10)
         failed(decommission(manager, "burnt", "--drain", "--yes"), 2, "does not run here")
+        unknown = failed(decommission(manager, "brunt", "--yes"), 1, "no node has a subscriber brunt; there are: burnt")
+        assert "removed" not in unknown.out
         asked = decommission(manager, "burnt", stdin=b"n\n")
-        assert asked.code != 0 and "node0: mainlog: subscriber burnt, 10 records not pulled" in asked.out
+        assert "node0: mainlog: subscriber burnt, 10 records not pulled" in asked.out
+        for refused in (asked, decommission(manager, "burnt")):  # a no, and nobody there to ask
+            failed(refused, 3, "not confirmed", "--yes does not ask")
+        assert "burnt" in subscribers(nodes[0])
         nodes[1].end()
         ended = decommission(manager, "burnt", "--yes")
         assert ended.code == 1 and "not done on node1" in ended.err and "node0: mainlog: removed burnt" in ended.out

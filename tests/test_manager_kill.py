@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_support import done, jlogctl
 from daemon_support import until
 from manager_processes import Load, numbers, running
+
+import jlogd
 
 ROUNDS = 12
 
@@ -38,6 +41,29 @@ def test_kill_9_of_manager_node_or_both_loses_and_repeats_nothing(tmp_path: Path
             assert numbers(manager.text(node.name)) == list(range(total)), node.name
         until(lambda: manager.status() is not None, "the manager answers")
         assert manager.end() == 0
+
+
+@pytest.mark.slow
+def test_what_someone_appends_after_the_restart_of_a_killed_manager_is_kept(tmp_path: Path) -> None:
+    with running(tmp_path) as (manager, [node]):
+        with jlogd.open(node.address) as log, log.writer() as writer:
+            writer.extend([b"1"])
+            writer.flush()
+            until(lambda: manager.text(node.name) == b"1\n", "it is written")
+            manager.kill()
+            manager.launch()
+            until(lambda: manager.get("/readyz")[0] == 200, "the manager is ready")
+            path = manager.directory / "files" / node.name
+            with path.open("ab") as file:
+                file.write(b"by hand\n")
+            writer.extend([b"2"])
+            writer.flush()
+        part = path.with_name(f"{node.name}.part2")
+        until(lambda: part.exists() and part.read_bytes() == b"2\n", "it goes on in the next part")
+        assert path.read_bytes() == b"1\nby hand\n"
+        assert manager.end() == 0
+        verified = done(jlogctl("manager", "verify", "--config", manager.config))
+        assert f"{path}: someone else appended to it" in verified.err and verified.lines[-1].endswith(": right")
 
 
 @pytest.mark.slow

@@ -320,7 +320,7 @@ def test_a_wrong_address_is_noticed(tmp_path: Path) -> None:
 def test_one_ledger_has_one_manager(tmp_path: Path) -> None:
     with cluster(tmp_path) as found:
         found.begin()
-        with pytest.raises(LogInUse, match="a manager runs here already"):
+        with pytest.raises(LogInUse, match="another jlogd uses it"):
             Manager(found.config(), "mgr1", tmp_path / "ledger-mgr1")
 
 

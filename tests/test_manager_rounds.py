@@ -72,6 +72,53 @@ def test_a_crash_at_every_call_loses_and_repeats_nothing(seed: int, after: bool,
         crash_at(seed, call, after, power)
 
 
+def crashed(seed: int, call: int) -> tuple[Medium, list[Node]]:
+    """What a manager leaves that is killed at a call."""
+    medium = Medium()
+    rng = random.Random(seed)
+    found = nodes(rng)
+    medium.disk.faults.append(Fault(crash=True, at=call, after=True))
+    with suppress(Crash):
+        Manager(medium, SMALL).pull(found, rng)
+    medium.disk.kill()
+    medium.disk.faults.clear()
+    return medium, found
+
+
+def calls_of_a_recovery(seed: int, call: int) -> int:
+    medium, _ = crashed(seed, call)
+    before = medium.disk.calls
+    Manager(medium, SMALL)
+    return medium.disk.calls - before
+
+
+def test_a_recovery_that_is_killed_and_loses_power_is_gone_on_with() -> None:
+    for call in range(1, calls_of_a_run(0) + 1, 2):
+        for step in range(1, calls_of_a_recovery(0, call) + 1):
+            medium, found = crashed(0, call)
+            medium.disk.faults.append(Fault(crash=True, at=step, after=bool(step % 2)))
+            with suppress(Crash):
+                Manager(medium, SMALL)
+            medium.crash(random.Random(call))
+            Manager(medium, SMALL).pull(found)
+            check(medium, found)
+
+
+@pytest.mark.parametrize("op", ["open", "cut", "sync"])
+def test_a_file_that_cannot_be_recovered_at_the_start_is_later(op: str) -> None:
+    struck = 0
+    for call in range(1, calls_of_a_run(0) + 1, 2):
+        medium, found = crashed(0, call)
+        fault = Fault(op=op, error=errno.EIO)
+        medium.disk.faults.append(fault)
+        manager = Manager(medium, SMALL)
+        struck += fault.struck
+        medium.disk.faults.clear()
+        manager.pull(found)
+        check(medium, found)
+    assert struck
+
+
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_every_call_may_fail(error: int, after: bool) -> None:
@@ -189,6 +236,25 @@ def test_a_file_someone_appended_to_is_left_alone(restarted: bool) -> None:
     touched(medium, manager, restarted).pull([node])
     assert medium.text(path) == before + b"a line by hand\n"
     assert medium.text(path + ".part2") == b"record 3\nrecord 4\nrecord 5\n"
+
+
+def test_a_file_someone_appended_to_after_the_restart_of_a_killed_manager_is_left_alone() -> None:
+    """What a round had not committed goes at the start; what comes later is somebody's."""
+    medium, manager, node, path = one()
+    before = medium.text(path)
+    medium.disk.faults.append(Fault(op="append", crash=True, after=True))
+    with suppress(Crash):
+        manager.pull([Node("n0", node.items[:4])])
+    medium.disk.kill()
+    medium.disk.faults.clear()
+    assert medium.text(path) == before + b"record 3\n"
+    again = Manager(medium)
+    assert medium.text(path) == before and not medium.ledger[1][path].open
+    medium.disk.put(path, before + b"a line by hand\n")
+    again.pull([node])
+    assert medium.text(path) == before + b"a line by hand\n"
+    assert medium.text(path + ".part2") == b"record 3\nrecord 4\nrecord 5\n"
+    assert medium.ledger[1][path].status == "left"
 
 
 @pytest.mark.parametrize("length", [0, 5])

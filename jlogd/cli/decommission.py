@@ -5,6 +5,7 @@ Both look at the nodes themselves, may be interrupted at any moment, and go on w
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from jlogd.cli.errors import DONE, NOT_FOUND
 from jlogd.cli.hints import Hinting
 from jlogd.cli.manager import ask_manager, config_option, manager, manager_config, url_of
 from jlogd.cli.output import say, warn
-from jlogd.errors import RemoteError, UsageError
+from jlogd.errors import JlogError, RemoteError, SubscriberUnknown, UsageError
 
 if TYPE_CHECKING:
     from jlogd.daemon.config import Config
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 # How long a running manager has to let its subscribers go.
 LET_GO_SECONDS = 30.0
+
+
+class NotConfirmed(JlogError):
+    """What was to be confirmed was not."""
+
+    code = "not-confirmed"
 
 
 @manager.command("decommission", no_args_is_help=True)
@@ -39,7 +46,7 @@ def decommission(name: str, drain: bool, yes: bool, config: Path | None) -> int:
     NAME is that of the manager, or of a subscriber of its rules. A running manager of that name on this machine lets
     them go by itself, with --drain once it has pulled everything; for one that is gone, run this where a configuration
     lists the nodes. It may be interrupted, and goes on when it is run again. Exit code 1: some nodes could not be
-    reached; run it again when they are back.
+    reached, run it again when they are back; or no node has a subscriber of that name.
 
     \b
     Examples:
@@ -53,6 +60,7 @@ def decommission(name: str, drain: bool, yes: bool, config: Path | None) -> int:
         raise UsageError(
             f"manager {name} does not run here, so it cannot drain; run this on its machine, or leave out --drain"
         )
+    _check_known(found, name)
     if not yes:
         _confirm(found, name, names, drain)
     if running:
@@ -137,6 +145,25 @@ def _subscribers(config: Config, name: str) -> list[str]:
     return sorted({rule.subscriber or name for rule in config.manager.rules})
 
 
+def _check_known(config: Config, name: str) -> None:
+    """Raises `SubscriberUnknown` when no node has such a subscriber: not for one of this configuration, which may be
+    gone already, and not when a node cannot be asked."""
+    from jlogd.manager.census import look
+
+    if name in (config.manager_name, *(rule.subscriber for rule in config.manager.rules)):
+        return
+    there: set[str] = set()
+    for node_ in config.manager.node:
+        census = look(config.manager, node_)
+        if census.error:
+            return
+        there |= {one.name for stat in census.logs for one in stat.subscribers}
+    if name not in there:
+        raise SubscriberUnknown(
+            f"no node has a subscriber {name}; there are: {', '.join(sorted(there)) or 'none at all'}"
+        )
+
+
 def _is_running(config: Config) -> bool:
     from jlogd.errors import LogInUse
     from jlogd.manager.ledger import LmdbLedger
@@ -162,7 +189,15 @@ def _confirm(config: Config, name: str, names: list[str], drain: bool) -> None:
                 left = f"{units.counted(lag, 'record')} not pulled" if lag else "everything pulled"
                 say(f"{node_.name}: {log}: subscriber {one}, {left}")
     what = "drained and then removed" if drain else "removed, with what they have not pulled"
-    click.confirm(f"The subscribers of {name} are {what}. Go on?", abort=True)
+    try:
+        goes_on = click.confirm(f"The subscribers of {name} are {what}. Go on?")
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise  # Ctrl-C
+        say("")  # the question has no end of line
+        goes_on = False
+    if not goes_on:
+        raise NotConfirmed("not confirmed, and nothing is removed; --yes does not ask")
 
 
 def _let_go(config: Config, name: str, drain: bool) -> None:

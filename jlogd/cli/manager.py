@@ -68,7 +68,8 @@ def status(config: Path | None, watch: bool, interval: float, as_json: bool) -> 
     """Show how each log of each node is pulled.
 
     For each: its state, how far it lags in records, bytes and age, the rate of the last seconds, what was written and
-    what gaps named as lost since the first contact, and what is wrong. Exit code 1: something is.
+    what gaps named as lost since the first contact, and what is wrong. Exit code 1: something is. A node that is away
+    and a pull that stands still are wrong after a minute; until then only their rows say so.
 
     \b
     Examples:
@@ -100,7 +101,8 @@ def verify(config: Path | None, text: bool, as_json: bool) -> int:
     """Prove that nothing is missing, doubled or changed in the files.
 
     Every file is read: its length, checksum and lines must be those of the ledger; and the counts of all files must add
-    up to what was pulled, number by number. The manager may run meanwhile. Exit code 1: something is not right.
+    up to what was pulled, number by number. The manager may run meanwhile. Exit code 1: something is not right. What
+    someone appended to a file is named, and is no reason to doubt what is before it.
 
     \b
     Examples:
@@ -122,7 +124,7 @@ def verify(config: Path | None, text: bool, as_json: bool) -> int:
         print_json([{**msgspec.to_builtins(report), "right": report.right}])
         return DONE if report.right else NOT_FOUND
     for file in report.files:
-        if file.verdict not in HARMLESS:
+        if file.verdict == "added" or file.verdict not in HARMLESS:
             warn(f"{file.path}: {file.text}")
     for source in report.sources:
         if not source.right:

@@ -7,7 +7,8 @@
     ...         the rounds commit lengths and positions together                        [synced transaction]
 
 After a crash a file marked `open` may be longer than the ledger says, by what a round had written and not committed: it
-is cut back to the recorded length, and the records come again. That is the only way a file is ever made shorter.
+is cut back to the recorded length, and the records come again. That is the only way a file is ever made shorter. It is
+done at the start, by recovery.py; here only for what failed while it ran, and for what could not be reached then.
 
 A file that is not what the ledger says is not ours to judge. It is left as it is, which is said and counted, and
 writing goes on in PATH.part2, PATH.part3 and so on. A file that was renamed (rotated) is left to its new name, and a

@@ -271,8 +271,8 @@ def _take(directory: Path) -> FileLock:
         return acquire(directory / "lock", shared=False, wait=False, note=holder_note())
     except LockBusy as busy:
         raise LogInUse(
-            f"the ledger in {directory} is in use by {busy.note or 'another process'}: a manager runs here already; "
-            "give each one a [node] state of its own"
+            f"the ledger in {directory} is in use by {busy.note or 'another process'}: another jlogd uses it, a "
+            "manager or a node that writes text; give each one a [node] state of its own"
         ) from None
 
 

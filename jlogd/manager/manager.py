@@ -3,8 +3,9 @@
     hub  --parcels-->  rounds  --> outputs, ledger
      ^------ committed ---'
 
-Start: the ledger is taken (one manager for one ledger), the rounds begin, nodes are connected. Stop: the hub reads no
-more, the rounds write what they have, the nodes are told; so nothing is pulled twice after it.
+Start: the ledger is taken (one manager for one ledger), files are cut back to what it says, the rounds begin, nodes are
+connected. Stop: the hub reads no more, the rounds write what they have, the nodes are told; so nothing is pulled twice
+after it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from jlogd.manager.ledger import LmdbLedger
 from jlogd.manager.output import Output
 from jlogd.manager.outputs import JournalOutput, StdoutOutput, SyslogOutput
 from jlogd.manager.parcel import Parcel, Source
+from jlogd.manager.recovery import recover
 from jlogd.manager.rounds import Rounds
 from jlogd.manager.status import STUCK_SECONDS, Leaving, ManagerStatus, is_drained, node_status, problems, pull_status
 from jlogd.manager.store import PosixStore
@@ -61,11 +63,13 @@ class Manager:
         self.stuck_seconds = STUCK_SECONDS
         self._leaving: Leaving = ""
         self._leaving_since = 0.0
+        self._cut_back = 0
         self._stopped = threading.Event()
         self._clerk = threading.Thread(target=self._carry_out, name="jlogd orders", daemon=True)
 
     def start(self) -> None:
-        """Begin to pull."""
+        """Begin to pull. Raises `LedgerFailed`."""
+        self._cut_back = recover(PosixStore(), self.ledger)
         self.rounds.start()
         self.hub.start()
         # Looked at before the nodes are: a manager that was decommissioned makes no subscribers anew.
@@ -186,6 +190,7 @@ class Manager:
 
     def _counters(self) -> dict[str, int]:
         found = Counter(self.rounds.stats())
+        found["files_cut_back"] += self._cut_back
         for rounds in list(self._others.values()):
             found.update({key: n for key, n in rounds.stats().items() if not key.startswith("files_")})
         return dict(found)

@@ -21,6 +21,7 @@ from jlogd.manager.ledger import LmdbLedger, SourceState
 from jlogd.manager.local import LocalPull
 from jlogd.manager.output import Output
 from jlogd.manager.parcel import Parcel, Source
+from jlogd.manager.recovery import recover
 from jlogd.manager.rounds import Rounds
 from jlogd.manager.store import PosixStore
 from jlogd.manager.template import Origin, Template
@@ -89,7 +90,13 @@ class Texts:
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        self._ledger = LmdbLedger(self._directory)
+        ledger = LmdbLedger(self._directory)
+        try:
+            recover(PosixStore(), ledger)
+        except BaseException:
+            ledger.close()
+            raise
+        self._ledger = ledger
         self._rounds = Rounds(self._ledger, self._output, self._committed, self._refused)
         self._rounds.start()
         threading.Thread(target=self._carry_out, name="jlogd text orders", daemon=True).start()

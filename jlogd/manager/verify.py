@@ -1,6 +1,7 @@
 """Verifying: are the files what the ledger says, and do their counts add up to what was pulled?
 
-    each file     as long as recorded at least, and its first `length` bytes have the recorded checksum and newlines
+    each file     as long as recorded at least, and its first `length` bytes have the recorded checksum and newlines;
+                  one that the manager left, because it was not what the ledger says, is told when it is longer
     each source   records in all its files = records pulled, likewise for those that gaps name; and
                   first record + written + lost = next, so that none is missing and none is there twice
 
@@ -21,13 +22,14 @@ from jlogd.manager.ledger import FileState, LmdbLedger, SourceState, counts
 
 READ_BYTES = 4 << 20
 
-Verdict = Literal["right", "moved", "changed", "missing", "shorter", "different"]
-# What is told, and is no reason to doubt a record: someone moved a file, or changed one and the manager said so.
-HARMLESS: tuple[Verdict, ...] = ("right", "moved")
+Verdict = Literal["right", "moved", "added", "changed", "missing", "shorter", "different"]
+# What is told, and is no reason to doubt a record: someone moved a file, or appended to one and the manager said so.
+HARMLESS: tuple[Verdict, ...] = ("right", "moved", "added")
 _WORDS: dict[Verdict, str] = {
     "right": "as the ledger says",
     "moved": "not at its path any more; it was whole when it was moved",
-    "changed": "changed by someone else, which the manager noticed",
+    "added": "someone else appended to it; what was written is before that, as the ledger says",
+    "changed": "changed by someone else: what was written is not in it as it was; the manager writes to it no more",
     "missing": "it is gone",
     "shorter": "it is shorter than the ledger says",
     "different": "its contents are not those that were written",
@@ -87,14 +89,19 @@ def _judge(path: str, state: FileState) -> Verdict:
     try:
         if state.status == "compressed":
             return _compare(_decompressed(f"{path}.zst"), state)
-        if os.stat(path).st_size < state.length:
+        size = os.stat(path).st_size
+        if size < state.length:
             return "changed" if state.status == "left" else "shorter"
         verdict = _compare(_contents(path, state.length), state)
     except FileNotFoundError:
         return "missing"
     except zstandard.ZstdError:
         return "different"
-    return "changed" if verdict != "right" and state.status == "left" else verdict
+    if state.status != "left":
+        return verdict
+    if verdict != "right":
+        return "changed"
+    return "added" if size > state.length else "right"
 
 
 def _compare(pieces: Iterator[bytes], state: FileState) -> Verdict:
