@@ -134,6 +134,9 @@ def test_a_life_on_one_machine(solo: Solo):
     daemon.send_signal(signal.SIGKILL)
     daemon.wait()
     until(lambda: not solo.present(), "the guard removed everything")
+    shown = vip("show", "--json", "--config", str(solo.config), code=1)
+    assert {json.loads(line)["state"] for line in shown.splitlines()} == {"SILENT"}, "the session is still in the file"
+    assert re.search(r"n1 +silent", vip("show", "--nodes", "--config", str(solo.config), code=1))
     daemon = solo.launch()
     until(lambda: solo.present() == everything, "it is back after a kill")
 
