@@ -144,14 +144,8 @@ def _node(view: View, member: Member, held: int, now: int, silence: str) -> Node
 
 def moves_of(plan: Plan, view: View, wall: float, drained: str = "", lost: str = "") -> list[Move]:
     """What would move now, or if a node were drained or lost besides."""
-    situation = situation_of(plan, view, wall)
-    members = [
-        replace(member, drained=member.drained or member.name == drained)
-        for member in situation.members
-        if member.name != lost
-    ]
     owners = owners_of(plan.bundles, view)
-    wishes = _wishes(plan, view, tuple(members), dict(situation.pins), dict(situation.frozen), lost)
+    wishes = _wishes_if(plan, view, wall, drained, lost)
     found = []
     for bundle in plan.bundles:
         wish, before = wishes[bundle.name], owners.get(bundle.name, "")
@@ -159,6 +153,26 @@ def moves_of(plan: Plan, view: View, wall: float, drained: str = "", lost: str =
             addresses = tuple(address for unit in bundle.units for address in unit.addresses)
             found.append(Move(bundle.name, addresses, before, wish.node, wish.kind, wish.why))
     return found
+
+
+def staying_of(plan: Plan, view: View, wall: float, drained: str) -> list[str]:
+    """Addresses that a node would keep if it were drained, because no other can have them now."""
+    wishes = _wishes_if(plan, view, wall, drained, "")
+    return [
+        address
+        for address, bundle in plan.bundle_of.items()
+        if wishes[bundle.name].node == drained and view.owner(address) == drained
+    ]
+
+
+def _wishes_if(plan: Plan, view: View, wall: float, drained: str, lost: str) -> dict[str, Wish]:
+    situation = situation_of(plan, view, wall)
+    members = [
+        replace(member, drained=member.drained or member.name == drained)
+        for member in situation.members
+        if member.name != lost
+    ]
+    return _wishes(plan, view, tuple(members), dict(situation.pins), dict(situation.frozen), lost)
 
 
 def _wishes(

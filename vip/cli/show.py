@@ -23,7 +23,7 @@ from vip.cli.params import config_option
 from vip.cli.silence import Listener, listen
 from vip.clock import boot_ns
 from vip.config import load
-from vip.status import AddressStatus, Move, NodeStatus, addresses_of, moves_of, nodes_of
+from vip.status import AddressStatus, Move, NodeStatus, addresses_of, moves_of, nodes_of, staying_of
 from vip.view import View
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ def plan_command(drain: str, lost: str, as_json: bool, config: Path | None) -> i
             if name:
                 cluster.node(name)
         moves = moves_of(cluster.plan, cluster.view, cluster.wall, drain, lost)
+        staying = staying_of(cluster.plan, cluster.view, cluster.wall, drain) if drain and drain != lost else []
     if as_json:
         print_json(moves)
     elif not moves:
@@ -153,6 +154,8 @@ def plan_command(drain: str, lost: str, as_json: bool, config: Path | None) -> i
     else:
         show(table(("WHAT", "ADDRESSES", "FROM", "TO", "WHY"), [_move_row(move) for move in moves]))
         say(f"addresses that would move: {sum(len(move.addresses) for move in moves)}")
+    if staying and not as_json:
+        say(f"addresses that stay on {drain}, because no other node can have them: {len(staying)}")
     return 0 if moves else 1
 
 
