@@ -277,7 +277,12 @@ def test_a_failing_check_and_a_lost_link_move():
 def test_all_fail_then_it_stays():
     members = nodes("mta1", "mta3", failing=frozenset({"smtp"}))
     assert gold(members, "mta3").kind == "keep"
-    assert gold(members).node == "mta1", "somebody failing is better than nobody"
+    wish = gold(members)
+    assert wish.node == "mta1", "somebody failing is better than nobody"
+    assert wish.why == (
+        "was without an owner; mta1 is number 1 of its preference; "
+        "it was failing a check when this was decided, and no node better"
+    ), "words that stay true when they are read later"
 
 
 def test_drained():

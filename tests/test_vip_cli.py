@@ -76,6 +76,27 @@ def test_a_store_that_is_not_there(tmp_path: Path):
     assert "is the daemon running?" in vip("history", "--config", str(path), code=3)
 
 
+def solo_file(directory: Path) -> str:
+    """A configuration of one machine whose store is a file; no daemon runs."""
+    path = directory / "vip.toml"
+    path.write_text(
+        f'[vip]\nnode = "n1"\nstore = "solo"\nsolo_file = "{directory}/solo.db"\n'
+        '[[vip.topology]]\nblock = "10.77.0.0/16"\ninterface = "lan"\n'
+        '[[vip.group]]\nname = "gold"\naddresses = ["10.77.16.1"]\nprefer = ["n1", "n2"]\n'
+    )
+    return str(path)
+
+
+def test_only_a_known_node_is_drained(tmp_path: Path):
+    path = solo_file(tmp_path)
+    vip("drain", "nosuch", "--wait", "0s", "--config", path, code=1)
+    assert "nosuch was not drained" in vip("undrain", "nosuch", "--config", path, code=1), "nothing was written"
+    for node in ("n1", "n2"):
+        assert f"{node} is drained" in vip("drain", node, "--wait", "0s", "--config", path)
+    assert "nosuch is drained" in vip("drain", "nosuch", "--force", "--wait", "0s", "--config", path)
+    assert "nosuch is drained" in vip("drain", "nosuch", "--wait", "0s", "--config", path), "known by now"
+
+
 # ---- one machine -----------------------------------------------------------------------------------------------------
 
 
@@ -107,6 +128,13 @@ class Solo:
         found = {info["local"] for link in shown for info in link["addr_info"]}
         return found & set(self.addresses)
 
+    def states(self) -> set[str]:
+        """What `vip show` says about the addresses, whatever its exit code."""
+        command = [sys.executable, "-m", "vip.cli.main", "show", "--json", "--config", str(self.config)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment).stdout
+        return {json.loads(line)["state"] for line in shown.splitlines()}
+
 
 @pytest.fixture
 def solo(tmp_path: Path) -> Iterator[Solo]:
@@ -131,9 +159,19 @@ def test_a_life_on_one_machine(solo: Solo):
     solo.net.run("n1", "ip", "addr", "del", "10.77.16.1/32", "dev", "lan")
     until(lambda: solo.present() == everything, "what was removed by hand is back")
 
+    stays = f"addresses that stay on n1, because no other node can have them: {len(everything)}"
+    assert vip("plan", "--drain", "n1", "--config", str(solo.config), code=1).splitlines() == [
+        "nothing would move",
+        stays,
+    ]
+    assert "has 12 addresses still" in vip("drain", "n1", "--wait", "0s", "--config", str(solo.config), code=1)
+    vip("undrain", "n1", "--config", str(solo.config))
+
     daemon.send_signal(signal.SIGKILL)
     daemon.wait()
     until(lambda: not solo.present(), "the guard removed everything")
+    until(lambda: solo.states() == {"SILENT"}, "the session that is still in the file is called silent")
+    assert re.search(r"n1 +silent", vip("show", "--nodes", "--config", str(solo.config), code=1))
     daemon = solo.launch()
     until(lambda: solo.present() == everything, "it is back after a kill")
 

@@ -134,6 +134,19 @@ def test_a_chain_of_followers_is_refused():
         parse(BASE + extra)
 
 
+def test_what_does_not_fit_together_is_told_once_every_setting_is_right():
+    """As the help says: all of the first kind at once, then all of the second."""
+    unfit = (('checks = ["smtp"]', 'checks = ["imap"]'), ('follow = "gold"', 'follow = "nosuch"'))
+    wrong = (("[vip]\n", "[vip]\nweight = 1000\nnoed = 1\n"), *unfit)
+    with pytest.raises(ConfigError) as caught:
+        changed(*wrong)
+    told = str(caught.value)
+    assert "weight" in told and "noed" in told and "imap" not in told and "nosuch" not in told
+    with pytest.raises(ConfigError) as caught:
+        changed(*unfit)
+    assert "imap" in str(caught.value) and "nosuch" in str(caught.value)
+
+
 def test_too_many_addresses_are_refused():
     with pytest.raises(ConfigError, match="accepted: at most 10240"):
         changed(("10.1.3.1-10.1.3.200", "10.1.4.0-10.1.43.255"))

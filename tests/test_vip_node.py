@@ -32,9 +32,10 @@ class Driver:
     foreign: dict[str, str] = field(default_factory=dict)
     seen: list[Action] = field(default_factory=list)
     kernel_refuses: str = ""
+    solo: bool = False
 
     def __post_init__(self) -> None:
-        self.node = Node(settings_of("n0"), Identity("n0", "here"), TIMING)
+        self.node = Node(settings_of("n0"), Identity("n0", "here"), TIMING, alone=self.solo)
 
     def step(self, seconds: float = 0.1, beat: bool = True) -> list[Action]:
         """Time passes, what changed is told, and what comes out is done."""
@@ -110,6 +111,22 @@ def test_nothing_is_taken_before_nobody_else_can_be_left():
         before = driver.now
         driver.step()
     assert before >= 1000 * SECOND + TIMING.wait
+
+
+def test_on_one_machine_the_first_start_waits_for_nobody():
+    driver = Driver(solo=True).run(1)
+    assert driver.present and "begins; no former holder can be left" in driver.words()
+
+
+def test_on_one_machine_the_next_start_says_that_it_waits():
+    driver = Driver(solo=True)
+    driver.put(KEYS.gone("n0"), GoneRecord(1, clean=False, wait=TIMING.wait))
+    driver.step()
+    while not driver.present:
+        before = driver.now
+        driver.step()
+    assert before >= 1000 * SECOND + TIMING.wait
+    assert "begins; addresses wait 1.9 s, for former holders" in driver.words()
 
 
 def test_the_store_hears_of_a_gift_only_after_the_kernel_said_so(alone: Driver):

@@ -18,7 +18,7 @@ from vip.records import (
     encode,
 )
 from vip.situation import Plan, situation_of
-from vip.status import addresses_of, moves_of, nodes_of
+from vip.status import addresses_of, moves_of, nodes_of, staying_of
 from vip.units import definitions_of, digest_of
 from vip.view import View
 
@@ -175,6 +175,13 @@ def test_what_would_move(world: World):
     lost = moves_of(world.plan, world.view(), WALL, lost="n2")
     assert [(found.bundle, found.after) for found in lost] == [("10.0.0.20", "n1"), ("10.0.0.21", "n1")]
     assert len(moves_of(world.plan, world.view(), WALL)) == 0, "asking changes nothing"
+
+
+def test_what_stays_on_a_node_that_is_drained(world: World):
+    assert staying_of(world.plan, world.view(), WALL, "n1") == [], "n2 takes all of it"
+    world.session("n2", down=("10.0.0.0/24",))
+    assert staying_of(world.plan, world.view(), WALL, "n1") == ["10.0.0.10", "10.0.0.11"]
+    assert {move.before for move in moves_of(world.plan, world.view(), WALL, drained="n1")} == {"n2"}
 
 
 def test_a_member_looks_the_same_until_something_can_change(world: World):

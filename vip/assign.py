@@ -222,11 +222,12 @@ class _Assignment:
         best = min(classes.values())
         candidates = [name for name, fitness in classes.items() if fitness is best]
         node, reason = self.choose(bundle, candidates)
+        # The words are kept as long as the node owns it, so they must stay true when the moment is over.
         if best is not Fitness.FIT:
-            reason += f"; it is {_WORDS[best]}, but no node is better"
+            reason += f"; it was {_WORDS[best]} when this was decided, and no node better"
         if owner:
             return Wish(node, f"{owner} gives it up ({self.unfit(bundle, owner)}); {reason}", "move")
-        return Wish(node, f"has no owner; {reason}", "take")
+        return Wish(node, f"was without an owner; {reason}", "take")
 
     def choose(self, bundle: Bundle, candidates: Sequence[str]) -> tuple[str, str]:
         for place, name in enumerate(bundle.leader.prefer):

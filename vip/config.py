@@ -14,6 +14,7 @@ No locks; a Config never changes.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator
@@ -246,7 +247,9 @@ def _check_numbers(settings: Settings) -> Iterator[Mistake]:
 def _check_places(settings: Settings) -> Iterator[Mistake]:
     if settings.http:
         try:
-            parse_http_address(settings.http)
+            address = parse_http_address(settings.http, anywhere=True)
+            if not ipaddress.ip_address(address.host).is_loopback:  # vip has no setting that would allow it
+                raise ValueError(f"{HTTP_ACCEPTED}; other addresses are refused")
         except ValueError as error:
             yield Mistake(("vip", "http"), f"found {found_text(settings.http)}; accepted: {error}")
     for name in ("take", "release"):

@@ -283,7 +283,7 @@ class Daemon:
                     "%s: %s -> %s: %s", change.address, change.before or "nobody", change.after or "nobody", change.why
                 )
         else:
-            _log.info("%d addresses have other owners", len(changed.changes))
+            _log.info("%d addresses changed owner", len(changed.changes))
 
     def _set_deadline(self) -> None:
         with self._deadline_lock:

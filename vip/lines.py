@@ -15,9 +15,11 @@ import queue
 import threading
 from collections.abc import Callable
 
+import msgspec
+
 from cluster.errors import Compacted, StoreError, StoreReplaced
 from cluster.types import Snapshot, Store, Txn, TxnResult, Watch, WatchBatch
-from vip.clock import SECOND, boot_ns, seconds
+from vip.clock import SECOND, boot_ns, seconds, wall_seconds
 from vip.records import SessionRecord
 from vip.session import Session
 from vip.timing import Timing
@@ -82,8 +84,9 @@ class Heart:
         session, record = self._current()
         if not session.revision or session.lost or not self._awake():
             return
+        sealed = msgspec.structs.replace(record, at=wall_seconds())
         try:
-            result = self._store.commit(session.beat(record), within=seconds(self._timing.answer_within))
+            result = self._store.commit(session.beat(sealed), within=seconds(self._timing.answer_within))
         except StoreError as error:
             self._failed(str(error))
             return

@@ -257,8 +257,9 @@ class Node:
         self._say(f"session {self.session.revision} begins; {self._until_ready(now)}")
 
     def _until_ready(self, now: int) -> str:
-        wait = 0.0 if self._alone or self.view.synced is None else seconds(self.view.ready_at() - now)
-        return f"no former holder can be left in {wait:.1f} s" if wait > 0 else "no former holder can be left"
+        """Even alone: addresses come up only when what a former session here asked others to wait is over."""
+        wait = 0.0 if self.view.synced is None else seconds(self.view.ready_at() - now)
+        return f"addresses wait {wait:.1f} s, for former holders" if wait > 0 else "no former holder can be left"
 
     def _act_live(self, now: int, wall: float) -> None:
         if self.session.lost:

@@ -45,6 +45,8 @@ class SessionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     blocked: dict[str, str] = {}
     gate: str = ""
     version: str = ""
+    # When it was sent by the sender's wall clock, for people: what a command takes for silent. Decides nothing.
+    at: float = 0.0
 
 
 class OwnRecord(msgspec.Struct, frozen=True, omit_defaults=True):

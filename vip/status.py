@@ -2,6 +2,7 @@
 
 States of an address:
     owned     a live node has it
+    SILENT    its owner's session is in the store, but its heartbeats are not: nobody keeps it up
     BLOCKED   its owner does not put it up: a foreign host, whose MAC is shown, has it already
     BROKEN    nodes disagree about what the group is; nobody takes it, whoever has it keeps it
     UNSAFE    owned, but live nodes serve different things on it
@@ -13,7 +14,9 @@ Pure functions of a `View` and a plan.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import msgspec
 
@@ -21,6 +24,8 @@ from vip.assign import Member, Wish, assign
 from vip.clock import seconds
 from vip.situation import Plan, owners_of, situation_of, unsafe_groups
 from vip.view import View
+
+NOBODY_SILENT: Mapping[str, str] = MappingProxyType({})
 
 
 class AddressStatus(msgspec.Struct, frozen=True):
@@ -60,8 +65,8 @@ class Move(msgspec.Struct, frozen=True):
     why: str
 
 
-def addresses_of(plan: Plan, view: View, wall: float) -> list[AddressStatus]:
-    """Every address of the configuration, in its order."""
+def addresses_of(plan: Plan, view: View, wall: float, silent: Mapping[str, str] = NOBODY_SILENT) -> list[AddressStatus]:
+    """Every address of the configuration, in its order. `silent`: nodes that are not heard, with the words for it."""
     situation = situation_of(plan, view, wall)
     wishes = _wishes(plan, view, situation.members, dict(situation.pins), dict(situation.frozen))
     unsafe = unsafe_groups(plan, view)
@@ -69,7 +74,11 @@ def addresses_of(plan: Plan, view: View, wall: float) -> list[AddressStatus]:
     for unit in plan.units:
         for address in unit.addresses:
             wish = wishes[plan.bundle_of[address].name]
-            found.append(_address(view, address, unit.group, wish, unsafe.get(unit.group, "")))
+            status = _address(view, address, unit.group, wish, unsafe.get(unit.group, ""))
+            if status.owner in silent:
+                why = f"{status.owner}, which owns it, is silent: {silent[status.owner]}"
+                status = msgspec.structs.replace(status, state="SILENT", why=why)
+            found.append(status)
     return found
 
 
@@ -89,14 +98,18 @@ def _address(view: View, address: str, group: str, wish: Wish, unsafe: str) -> A
     return AddressStatus(address, group, state, owner, since, why, wish.node)
 
 
-def nodes_of(plan: Plan, view: View, now: int, wall: float) -> list[NodeStatus]:
-    """Every node that is known, live ones first."""
+def nodes_of(
+    plan: Plan, view: View, now: int, wall: float, silent: Mapping[str, str] = NOBODY_SILENT
+) -> list[NodeStatus]:
+    """Every node that is known, live ones first. `silent` as of `addresses_of`."""
     situation = situation_of(plan, view, wall)
     held: dict[str, int] = {}
     for address in view.owns:
         owner = view.owner(address)
         held[owner] = held.get(owner, 0) + 1
-    found = [_node(view, member, held.get(member.name, 0), now) for member in situation.members]
+    found = [
+        _node(view, member, held.get(member.name, 0), now, silent.get(member.name, "")) for member in situation.members
+    ]
     for node, gone in sorted(view.gones.items()):
         if node not in view.sessions:
             state, why = ("left", "it ended clean") if gone.clean else ("gone", "it fell silent, or was ended")
@@ -104,10 +117,10 @@ def nodes_of(plan: Plan, view: View, now: int, wall: float) -> list[NodeStatus]:
     return found
 
 
-def _node(view: View, member: Member, held: int, now: int) -> NodeStatus:
+def _node(view: View, member: Member, held: int, now: int, silence: str) -> NodeStatus:
     seen = view.sessions[member.name]
     record = seen.record
-    reasons = []
+    reasons = [silence] if silence else []
     if member.drained:
         reasons.append("drained")
     if member.down:
@@ -122,7 +135,7 @@ def _node(view: View, member: Member, held: int, now: int) -> NodeStatus:
         reasons.append("waits until no former owner can be left")
     if record.losses:
         reasons.append(f"lost its session {record.losses} times lately")
-    state = "drained" if member.drained else "fit" if not reasons else "limited"
+    state = "silent" if silence else "drained" if member.drained else "fit" if not reasons else "limited"
     heard = seconds(now - seen.seen)
     return NodeStatus(
         member.name, state, held, record.age, heard, record.weight, record.generation, record.gate, "; ".join(reasons)
@@ -131,14 +144,8 @@ def _node(view: View, member: Member, held: int, now: int) -> NodeStatus:
 
 def moves_of(plan: Plan, view: View, wall: float, drained: str = "", lost: str = "") -> list[Move]:
     """What would move now, or if a node were drained or lost besides."""
-    situation = situation_of(plan, view, wall)
-    members = [
-        replace(member, drained=member.drained or member.name == drained)
-        for member in situation.members
-        if member.name != lost
-    ]
     owners = owners_of(plan.bundles, view)
-    wishes = _wishes(plan, view, tuple(members), dict(situation.pins), dict(situation.frozen), lost)
+    wishes = _wishes_if(plan, view, wall, drained, lost)
     found = []
     for bundle in plan.bundles:
         wish, before = wishes[bundle.name], owners.get(bundle.name, "")
@@ -146,6 +153,26 @@ def moves_of(plan: Plan, view: View, wall: float, drained: str = "", lost: str =
             addresses = tuple(address for unit in bundle.units for address in unit.addresses)
             found.append(Move(bundle.name, addresses, before, wish.node, wish.kind, wish.why))
     return found
+
+
+def staying_of(plan: Plan, view: View, wall: float, drained: str) -> list[str]:
+    """Addresses that a node would keep if it were drained, because no other can have them now."""
+    wishes = _wishes_if(plan, view, wall, drained, "")
+    return [
+        address
+        for address, bundle in plan.bundle_of.items()
+        if wishes[bundle.name].node == drained and view.owner(address) == drained
+    ]
+
+
+def _wishes_if(plan: Plan, view: View, wall: float, drained: str, lost: str) -> dict[str, Wish]:
+    situation = situation_of(plan, view, wall)
+    members = [
+        replace(member, drained=member.drained or member.name == drained)
+        for member in situation.members
+        if member.name != lost
+    ]
+    return _wishes(plan, view, tuple(members), dict(situation.pins), dict(situation.frozen), lost)
 
 
 def _wishes(

@@ -64,6 +64,15 @@ class Cluster:
         alive = ", ".join(sorted(self.view.sessions)) or "none"
         raise NotFound(f"there is no live node {name}; alive: {alive}")
 
+    def known(self, name: str) -> bool:
+        """Whether a node lives, lived, is ordered about, or is named in this configuration."""
+        owners = {own.record.node for own in self.view.owns.values()}
+        preferred = {node for group in self.settings.group for node in group.prefer}
+        view = self.view
+        return any(name in known for known in (view.sessions, view.gones, view.drains, owners, preferred)) or (
+            name == self.settings.node
+        )
+
     def bundle(self, word: str) -> Bundle:
         """What an address, or the name of a group, is moved with. Raises NotFound."""
         found = self.plan.bundle_of.get(word)

@@ -50,9 +50,10 @@ def run_command(config: Path | None) -> int:
 @cli.command("check-config")
 @click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
 def check_command(file: Path | None) -> None:
-    """Read a configuration, tell every mistake in it.
+    """Read a configuration, tell the mistakes in it.
 
-    Each mistake is told with line, field, what was found and what is accepted.
+    Each mistake is told with line, field, what was found and what is accepted. First every setting that is wrong by
+    itself; once there is none, every one that does not fit the others: run it until FILE is right.
 
     \b
     Examples:

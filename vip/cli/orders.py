@@ -15,8 +15,10 @@ from jlogd.cli.params import DURATION
 from jlogd.errors import UsageError
 from vip.cli.cluster import Cluster, opened, whoami
 from vip.cli.params import config_option
+from vip.errors import NotFound
 from vip.records import DrainRecord, PinRecord, encode
 from vip.situation import owners_of
+from vip.status import staying_of
 
 wait_option = click.option(
     "--wait",
@@ -32,8 +34,9 @@ _POLL_SECONDS = 0.2
 @click.command("drain", no_args_is_help=True)
 @click.argument("node", metavar="NODE")
 @wait_option
+@click.option("--force", is_flag=True, help="Even a node that nobody has heard of: it is drained when it comes.")
 @config_option
-def drain_command(node: str, wait: float, config: Path | None) -> int:
+def drain_command(node: str, wait: float, force: bool, config: Path | None) -> int:
     """Empty a node, and give it nothing more.
 
     It hands over everything it has, and gets nothing until `vip undrain`.
@@ -47,6 +50,11 @@ def drain_command(node: str, wait: float, config: Path | None) -> int:
       vip drain mta2 --wait 2m
     """
     with opened(config) as cluster:
+        if not force and not cluster.known(node):
+            alive = ", ".join(sorted(cluster.view.sessions)) or "none"
+            raise NotFound(
+                f"there is no node {node}, and no group prefers it; alive: {alive}; --force drains it when it comes"
+            )
         if node not in cluster.view.sessions:
             warn(f"{node} is not alive; it will be drained when it comes")
         cluster.commit(Put(cluster.keys.drain(node), encode(DrainRecord(cluster.wall, whoami()))))
@@ -54,6 +62,10 @@ def drain_command(node: str, wait: float, config: Path | None) -> int:
         def left() -> int:
             return sum(cluster.view.owner(address) == node for address in cluster.view.owns)
 
+        cluster.read()
+        staying = staying_of(cluster.plan, cluster.view, cluster.wall, node)
+        if staying:
+            warn(f"addresses that stay on {node}, because no other node can have them now: {len(staying)}")
         done = _until(cluster, lambda: not left(), wait)
         say(f"{node} is drained" if done else f"{node} is drained, but has {left()} addresses still; see vip show")
         return 0 if done else 1

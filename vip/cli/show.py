@@ -20,9 +20,11 @@ from jlogd.cli.units import format_duration
 from jlogd.errors import RemoteError
 from vip.cli.cluster import Cluster, find_config, opened
 from vip.cli.params import config_option
+from vip.cli.silence import Listener, listen
 from vip.clock import boot_ns
 from vip.config import load
-from vip.status import AddressStatus, Move, NodeStatus, addresses_of, moves_of, nodes_of
+from vip.status import AddressStatus, Move, NodeStatus, addresses_of, moves_of, nodes_of, staying_of
+from vip.view import View
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -44,7 +46,8 @@ def show_command(
 ) -> int:
     """Show who has which address, since when, and why.
 
-    The answer is read from the store. The exit code is 1 when an address has no owner, or is BLOCKED or BROKEN.
+    The answer is read from the store. The exit code is 1 when an address has no owner, or is SILENT, BLOCKED or
+    BROKEN. A node whose last heartbeat is old is listened to first, for as long as others would wait to take over.
 
     \b
     Examples:
@@ -53,16 +56,27 @@ def show_command(
       vip show --nodes --watch
     """
     with opened(config) as cluster:
+        listener = Listener()
         while True:
-            rows = _wanted(addresses_of(cluster.plan, cluster.view, cluster.wall), words)
-            nodes = nodes_of(cluster.plan, cluster.view, boot_ns(), cluster.wall)
+            silent = _silent(cluster, listener)
+            rows = _wanted(addresses_of(cluster.plan, cluster.view, cluster.wall, silent), words)
+            nodes = nodes_of(cluster.plan, cluster.view, boot_ns(), cluster.wall, silent)
             if watch and sys.stdout.isatty():
                 click.clear()
             _print(cluster, rows, nodes, only_nodes, every, as_json)
             if not watch:
-                return 1 if any(row.state in ("free", "BLOCKED", "BROKEN") for row in rows) else 0
+                return 1 if any(row.state in ("free", "SILENT", "BLOCKED", "BROKEN") for row in rows) else 0
             time.sleep(1.0)
-            cluster.read()
+
+
+def _silent(cluster: Cluster, listener: Listener) -> dict[str, str]:
+    """Read again until it is known of every node whether it is heard."""
+
+    def look() -> tuple[View, int, float]:
+        cluster.read()
+        return cluster.view, boot_ns(), cluster.wall
+
+    return listen(listener, look)
 
 
 def _wanted(rows: Sequence[AddressStatus], words: Sequence[str]) -> list[AddressStatus]:
@@ -132,6 +146,7 @@ def plan_command(drain: str, lost: str, as_json: bool, config: Path | None) -> i
             if name:
                 cluster.node(name)
         moves = moves_of(cluster.plan, cluster.view, cluster.wall, drain, lost)
+        staying = staying_of(cluster.plan, cluster.view, cluster.wall, drain) if drain and drain != lost else []
     if as_json:
         print_json(moves)
     elif not moves:
@@ -139,6 +154,8 @@ def plan_command(drain: str, lost: str, as_json: bool, config: Path | None) -> i
     else:
         show(table(("WHAT", "ADDRESSES", "FROM", "TO", "WHY"), [_move_row(move) for move in moves]))
         say(f"addresses that would move: {sum(len(move.addresses) for move in moves)}")
+    if staying and not as_json:
+        say(f"addresses that stay on {drain}, because no other node can have them: {len(staying)}")
     return 0 if moves else 1
 
 
