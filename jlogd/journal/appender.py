@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, takewhile
 from itertools import chain as flatten
+from pathlib import Path
 
 from jlogd.errors import (
     DiskFailed,
@@ -120,7 +121,11 @@ class Appender:
             try:
                 return self._ready().producers.get(producer)
             except OSError:  # to look needs no disk that can be written
+                pass
+            try:
                 return self._looked_up().get(producer)
+            except OSError as error:
+                raise _full(self._view.layout.root, error) or error from None
 
     def sync(self) -> None:
         """Sync what the policy left unsynced, if there is any. Raises nothing; see `failed`."""
@@ -496,14 +501,7 @@ class Appender:
         self._end_segment(discard=True)
         self._forget()
         self.counters["write_failures"] += 1
-        root = self._view.layout.root
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            return SpoolFull(
-                f"{error.strerror}: raise the limit on open files (ulimit -n); nothing was accepted in {root}"
-            )
-        if error.errno in _NO_SPACE:
-            return SpoolFull(f"no space for {root}: {error.strerror}; nothing was accepted, free space and send again")
-        return self._fail_for_disk("writing", error)
+        return _full(self._view.layout.root, error) or self._fail_for_disk("writing", error)
 
     def _fail_for_disk(self, doing: str, error: OSError) -> JlogError:
         self.failed = (
@@ -540,6 +538,15 @@ class _Held:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def _full(root: Path, error: OSError) -> SpoolFull | None:
+    """What is said where there is no room; None for another error."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return SpoolFull(f"{error.strerror}: raise the limit on open files (ulimit -n); nothing was accepted in {root}")
+    if error.errno in _NO_SPACE:
+        return SpoolFull(f"no space for {root}: {error.strerror}; nothing was accepted, free space and send again")
+    return None
 
 
 def _open_owner(view: View, lock: Lock) -> SlotFile:
