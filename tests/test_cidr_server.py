@@ -422,6 +422,9 @@ def test_the_client_bears_a_server_that_is_none():
                 with peer:
                     peer.recv(4096)
                     peer.sendall(reply)
+                    peer.shutdown(socket.SHUT_WR)
+                    while peer.recv(4096):  # closed over what was not read, it would be a reset
+                        pass
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
