@@ -197,3 +197,10 @@ def test_the_example_of_the_manual_is_right():
     page = (ROOT / "docs" / "vip.md").read_text()
     (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     assert len(parse(example).group) == 3
+
+
+def test_without_its_libraries_it_says_what_to_install() -> None:
+    program = "import sys; sys.modules['urllib3'] = None; from vip.cli.main import main; main()"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, timeout=60)
+    assert ended.returncode == 3
+    assert ended.stderr == b"error: floating addresses need urllib3: pip install 'jlogd[vip]'\n"

@@ -1,0 +1,21 @@
+"""Commands whose libraries are an extra of the distribution: without them they say so in one line, and no more."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+
+def demand(what: str, extra: str, libraries: Sequence[str]) -> None:
+    """End the process with exit code 3 unless all `libraries` of the extra can be imported."""
+    if missing := [library for library in libraries if _is_missing(library)]:
+        print(f"error: {what} need {', '.join(missing)}: pip install 'jlogd[{extra}]'", file=sys.stderr)
+        sys.exit(3)
+
+
+def _is_missing(library: str) -> bool:
+    try:
+        return find_spec(library) is None
+    except ValueError:  # it is known to be none
+        return True
