@@ -102,7 +102,7 @@ def tmpfs(at: Path) -> Iterator[Path]:
     at.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "test", at], capture_output=True)
     if done.returncode:
-        pytest.skip(f"this machine mounts no tmpfs: {done.stderr.decode().strip()}")
+        missing(f"this machine mounts no tmpfs: {done.stderr.decode().strip()}")
     try:
         yield at
     finally:
@@ -118,7 +118,7 @@ def failing_mount(at: Path) -> Iterator[Path]:
     if os.environ.get("CI") != "true":
         pytest.importorskip("mfusepy")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("this machine has no /dev/fuse")
+        missing("this machine has no /dev/fuse")
     at.mkdir()
     source, control = at.with_name(f"{at.name}.source"), at.with_name(f"{at.name}.control")
     source.mkdir()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fault_support import missing
 from soak_oracle import SoakOracle
 
 HERE = Path(__file__).parent
@@ -33,7 +34,7 @@ def namespaces() -> str:
 @pytest.mark.slow
 def test_two_minutes() -> None:
     if why := namespaces():
-        pytest.skip(why)
+        missing(why)
     ended = subprocess.run(
         [sys.executable, str(HERE / "soak.py"), "--operations", str(OPERATIONS), "--seed", str(SEED)],
         env={**os.environ, "PYTHONPATH": str(HERE.parent)},

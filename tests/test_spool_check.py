@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import pytest
 from cli_support import done, failed, jlogctl, process
+from fault_support import missing
 
 from jlogd.errors import FormatError, LogNotFound, SpoolUnfit, UsageError
 from jlogd.journal import disk
@@ -45,7 +46,7 @@ def local(spool: Path) -> None:
     """Skip where the temporary directory is on something that the check rightly refuses."""
     kind = subprocess.run(["stat", "-f", "-c", "%T", spool], capture_output=True, text=True).stdout.strip()
     if kind not in (*LOCAL_DISKS, "ext2/ext3", "overlayfs"):
-        pytest.skip(f"temporary files are on {kind}, which is not known to be fit for logs")
+        missing(f"temporary files are on {kind}, which is not known to be fit for logs")
 
 
 @contextmanager
