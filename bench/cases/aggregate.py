@@ -302,7 +302,7 @@ def _syslog_ng(context: Context, directory: Path) -> Row:
 
 
 def _ng_command() -> list[str]:
-    """How syslog-ng is started: as it is installed, or with the libraries it was unpacked with; empty when it is not."""
+    """How syslog-ng is started: as it is installed, or with what it was unpacked with; empty when it is not there."""
     program, unpacked = _program("syslog-ng"), NG_UNPACKED / "usr/sbin/syslog-ng"
     if program or not unpacked.exists():
         return [program] if program else []

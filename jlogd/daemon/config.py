@@ -119,13 +119,14 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text_size: Size = Size(0)
     text_mode: Annotated[str, Meta(description=MODE_ACCEPTED)] = "0640"
     text_time_zone: TimeZone = "local"
+    text_compress: Literal["none", "zstd"] = "none"
 
     @property
     def text_log(self) -> TextLog | None:
         """How its text is written; None when it has none."""
         if not self.text:
             return None
-        return TextLog(self.text, int(self.text_size), self.text_mode, self.text_time_zone)
+        return TextLog(self.text, int(self.text_size), self.text_mode, self.text_time_zone, self.text_compress)
 
     @property
     def caps(self) -> Caps:

@@ -154,14 +154,16 @@ class FileOutput:
                 self._release(handle)
         changes, self._pending = self._pending, Changes()
         if self._compressor is not None:
-            open_now = {handle.path for handle in self._handles.values()} | set(changes.files)
-            done = self._compressor.step(now, open_now.__contains__)
+            done = self._compressor.step(now)
+            done.files = {path: state for path, state in done.files.items() if path not in changes.files}
             changes.files.update(done.files)
+            self._counters["compressed"] += len(done.files)
         return changes
 
     def compress(self, compressor: Compressor) -> None:
         """Have files compressed whose date is over; told before the first round."""
         self._compressor = compressor
+        compressor.watch(lambda path: any(handle.path == path for handle in self._handles.values()))
 
     def reset(self) -> None:
         for path in self._pending.files:
@@ -179,8 +181,7 @@ class FileOutput:
         return changes
 
     def stats(self) -> dict[str, int]:
-        compressed = {"compressed": self._compressor.compressed} if self._compressor is not None else {}
-        return {**dict(self._counters), **compressed, "open": len(self._handles)}
+        return {**dict(self._counters), "open": len(self._handles)}
 
     # ---- what a round has for each file ----------------------------------------------------------------------------
 
