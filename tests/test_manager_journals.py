@@ -187,7 +187,7 @@ def test_the_command(tmp_path: Path, rng: random.Random) -> None:
         nodes[1].end()
         away = command(manager, "verify", "--journals")
         assert away.code == 1 and "node1/mainlog/mgr1: not compared: " in away.err
-        assert away.lines[-1].endswith("0 NOT right, 1 not compared")
+        assert away.lines[-1].endswith("1 right, 0 NOT right, 1 not compared")
         path = manager.directory / "files" / "node0"
         path.write_bytes(path.read_bytes().replace(b"record 7\n", b"rocord 7\n"))
         [report] = command(manager, "verify", "--journals", "--json").objects

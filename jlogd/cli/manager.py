@@ -172,7 +172,8 @@ def _tell_compared(compared: list[JournalReport]) -> None:
     records = units.counted(sum(one.records for one in compared if one.judgement == "right"), "record")
     wrong = sum(one.judgement == "wrong" for one in compared)
     unknown = sum(one.judgement == "unknown" for one in compared)
-    verdict = "right" if not wrong and not unknown else f"{wrong} NOT right, {unknown} not compared"
+    right = len(compared) - wrong - unknown
+    verdict = f"{right} right, {wrong} NOT right, {unknown} not compared" if wrong or unknown else "right"
     say(f"{records} that the nodes still hold, of {units.counted(len(compared), 'log')}: {verdict}")
 
 
