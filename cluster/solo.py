@@ -72,7 +72,6 @@ class SoloStore:
     def watch(self, prefix: str, start_revision: int, *, idle: float, within: float) -> SoloWatch:
         self.since(prefix, start_revision, within)
         watch = SoloWatch(self, prefix, start_revision, idle)
-        # One that ended takes its connection along.
         self._watches = [known for known in self._watches if not known.closed] + [watch]
         return watch
 
@@ -95,6 +94,11 @@ class SoloStore:
         self._closed = True
         for watch in self._watches:
             watch.close()
+
+    def disconnect(self) -> None:
+        """Close the file as well; only when no other thread can be in a call."""
+        self._closed = True
+        self._base.close()
 
     @contextmanager
     def _transaction(self, begin: str, within: float) -> Iterator[None]:
@@ -178,7 +182,9 @@ class SoloWatch:
         try:
             return self._next_batch()
         except BaseException:
+            # Whoever reads is the only one who may: nobody else is in the connection then.
             self.close()
+            self._store.disconnect()
             raise
 
     def close(self) -> None:
