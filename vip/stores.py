@@ -17,15 +17,14 @@ from vip.config import Settings
 
 def etcd_settings(settings: Settings) -> EtcdSettings:
     """How etcd is reached. Raises ConfigError when the file with the password cannot be read."""
-    password = ""
     if settings.etcd_password_file:
         try:
-            password = Path(settings.etcd_password_file).read_text().strip()
+            Path(settings.etcd_password_file).read_text()
         except (OSError, UnicodeDecodeError) as error:
             reason = f"vip.etcd_password_file: {settings.etcd_password_file} cannot be read: {error}"
             raise ConfigError(reason) from None
     tls = Tls(settings.etcd_ca, settings.etcd_cert, settings.etcd_key)
-    return EtcdSettings(settings.etcd, tls, settings.etcd_user, password)
+    return EtcdSettings(settings.etcd, tls, settings.etcd_user, password_file=settings.etcd_password_file)
 
 
 def opener(settings: Settings) -> Callable[[], Store]:
