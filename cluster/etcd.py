@@ -25,6 +25,7 @@ from cluster.gateway import (
     RangeAnswer,
     StatusAnswer,
     TxnAnswer,
+    alarms,
     compaction_body,
     key_value,
     login_not_wanted,
@@ -118,7 +119,8 @@ class EtcdStore:
         answer, endpoint = self._ask("/v3/maintenance/status", {}, StatusAnswer, within)
         with _understood(endpoint):
             self._guard.check(answer.header, Mark(0, mark.raft_term), endpoint)
-        return StoreStatus("etcd", answer.version, answer.header.cluster_id, endpoint)
+            size = int(answer.size)
+        return StoreStatus("etcd", answer.version, answer.header.cluster_id, endpoint, size, alarms(answer))
 
     def compact(self, revision: int, *, within: float) -> None:
         """Let etcd forget what stood there before `revision`. Raises `Compacted` when it has already."""

@@ -29,6 +29,7 @@ _REFUSED = {3, 5, 6, 7, 8, 9, 12}  # invalid, not found, exists, denied, exhaust
 _OUT_OF_RANGE, _UNAUTHENTICATED = 11, 16
 # What etcd says, with the code of a mistake or inside of a watch, when it wants a login or another one.
 _LOGIN_SIGNS = ("auth token", "user name is empty", "auth store is old")
+_NO_SPACE = "NOSPACE: its quota is full, it accepts no change; compact it, defragment every member, disarm the alarm"
 _TARGETS = {"create": "CREATE", "mod": "MOD", "version": "VERSION", "value": "VALUE"}
 _NUMBERS = {"create": "create_revision", "mod": "mod_revision", "version": "version"}
 
@@ -101,6 +102,8 @@ class WatchLine(msgspec.Struct, frozen=True):
 class StatusAnswer(msgspec.Struct, frozen=True):
     header: Header = Header()
     version: str = ""
+    size: str = msgspec.field(name="dbSize", default="0")
+    errors: tuple[str, ...] = ()
 
 
 class CompactionAnswer(msgspec.Struct, frozen=True):
@@ -223,6 +226,11 @@ def refusal(status: int, body: bytes, endpoint: str) -> StoreError:
     if code == _OUT_OF_RANGE:
         return Compacted(words) if "compacted" in words else StoreRefused(words)
     return StoreRefused(words) if code in _REFUSED else StoreUnavailable(words)
+
+
+def alarms(answer: StatusAnswer) -> tuple[str, ...]:
+    """What a member says is wrong, in words that say what to do about it."""
+    return tuple(_NO_SPACE if "NOSPACE" in error else error.strip() for error in answer.errors)
 
 
 def _is_about_login(words: str) -> bool:

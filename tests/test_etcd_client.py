@@ -314,7 +314,7 @@ def test_nonsense_is_an_error_of_the_store_whatever_was_asked(answer: bytes):
     [
         b"<html>a portal</html>",
         b'{"result": {"header": {"revision": "many"}}}',
-        b'{"result": {"events": [{"kv": {"key": "!"}}]}}',
+        b'{"result": {"events": [{"kv": {"key": "a"}}]}}',
     ],
 )
 def test_nonsense_ends_a_watch(line: bytes):

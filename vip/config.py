@@ -39,6 +39,8 @@ GROUPS_MAX = 10_240
 GROUP_ADDRESSES_MAX = 100
 CHECKS_MAX = 64
 TOPOLOGY_MAX = 256
+# Less would cut off watches that were away for a moment; more fills etcd.
+ETCD_KEEP_SECONDS_MIN, ETCD_KEEP_SECONDS_MAX = 60.0, 30 * 86400.0
 
 NAME_ACCEPTED = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -123,6 +125,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     etcd_ca: str = ""
     etcd_cert: str = ""
     etcd_key: str = ""
+    # How much of etcd's past stays: older changes are let go by one of the nodes; 0 leaves that to etcd.
+    etcd_keep: Duration = Duration(3600)
     solo_file: Text = "/run/vip/solo.db"
     generation: Annotated[int, Meta(ge=0, lt=1 << 53)] = 0
     timing: Literal["default", "lan", "patient"] = "default"
@@ -201,6 +205,8 @@ def _check_store(settings: Settings) -> Iterator[Mistake]:
         yield Mistake(
             ("vip", "etcd_user"), "found only one of etcd_user and etcd_password_file; accepted: both or none"
         )
+    if settings.etcd_keep and not ETCD_KEEP_SECONDS_MIN <= settings.etcd_keep <= ETCD_KEEP_SECONDS_MAX:
+        yield Mistake(("vip", "etcd_keep"), f'found "{settings.etcd_keep}"; accepted: "1m" to "30d", or "0s" for never')
     if bool(settings.etcd_cert) != bool(settings.etcd_key):
         yield Mistake(("vip", "etcd_cert"), "found only one of etcd_cert and etcd_key; accepted: both or none")
 

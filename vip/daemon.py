@@ -22,8 +22,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster.errors import StoreError
-from cluster.etcd import version_warning
 from cluster.gateway import txn_body
 from cluster.types import Snapshot, TxnResult, WatchBatch
 from jlogd.daemon.addresses import parse_http_address
@@ -53,6 +51,7 @@ from vip.errors import NameTaken, NotAllowed
 from vip.hands import Hands
 from vip.history import Entry, History
 from vip.hooks import Event, Hooks
+from vip.keeper import Keeper
 from vip.kernel import open_kernel
 from vip.kernel.interface import (
     AddressGone,
@@ -123,7 +122,7 @@ class Daemon:
             self.history = History(settings.log)
             self.checks = Checks(lambda: self._post(lambda now: self._tell_health()))
             self.http = self._make_http(settings)
-            self._probe_store = open_store()
+            self.keeper = Keeper(open_store(), settings.node, float(settings.etcd_keep), lambda: self.node.view)
         except BaseException:
             self.kernel.stop()
             raise
@@ -179,23 +178,21 @@ class Daemon:
         """Whatever happened: no address stays, no thread goes on."""
         self.node.session.lose("the daemon ends")
         self.kernel.set_deadline(0)
-        for part in (self.heart, self.stream, self.clerks, self.checks, self.hands):
+        for part in (self.heart, self.stream, self.clerks, self.checks, self.hands, self.keeper):
             part.close()
         self.hooks.close()
         self.history.close()
         if self.http is not None:
             self.http.close()
-        self._probe_store.close()
         self.kernel.stop()
 
     def _start(self) -> None:
         self.checks.configure(self.settings.check)
-        for part in (self.heart, self.stream, self.clerks, self.hands, self.hooks, self.history):
+        for part in (self.heart, self.stream, self.clerks, self.hands, self.hooks, self.history, self.keeper):
             part.start()
         if self.http is not None:
             self.http.start()
         self._tell_health()
-        threading.Thread(target=self._warn_of_version, name="vip-version", daemon=True).start()
         gc.collect()
         gc.freeze()  # what is there now stays for ever: collections need not walk it
 
@@ -402,16 +399,6 @@ class Daemon:
             _log.error("links cannot be read: %s", error)
             return
         self.node.health(blocks_down(self.settings, up), self.checks.failing())
-
-    def _warn_of_version(self) -> None:
-        try:
-            status = self._probe_store.status(within=5.0)
-        except StoreError as error:
-            _log.warning("the store does not answer: %s", error)
-            return
-        if status.kind == "etcd":
-            warning = version_warning(status.version)
-            _log.log(logging.WARNING if warning else logging.INFO, "%s", warning or f"etcd {status.version}")
 
     # ---- asked, from other threads ----------------------------------------------------------------------------------
 
