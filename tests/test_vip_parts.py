@@ -22,13 +22,14 @@ import jlogd
 from cluster.etcd import EtcdSettings, EtcdStore
 from cluster.gateway import txn_body
 from cluster.memory import MemoryCluster
+from cluster.solo import SoloStore
 from cluster.types import Compare, Delete, Event, KeyValue, Put, Txn, TxnResult, WatchBatch
 from jlogd.daemon.units import Duration
 from vip import farewell
 from vip.actions import RemoveAll, Take, Taken
 from vip.checks import Checks, run_once
 from vip.clock import MILLISECOND, SECOND
-from vip.config import Check
+from vip.config import Check, parse
 from vip.config import Hooks as HookSettings
 from vip.hands import Hands
 from vip.history import Entry, History
@@ -37,6 +38,7 @@ from vip.kernel.interface import Floating
 from vip.links import STABLE_NS, Links
 from vip.records import GoneRecord, Keys, OwnRecord, SessionRecord, encode
 from vip.session import Session
+from vip.stores import farewell_of
 from vip.timing import PROFILES, RATE_ERROR, Timing, timing_of
 from vip.view import StreamHole, View
 
@@ -394,6 +396,30 @@ def test_last_words_reach_etcd_past_a_dead_member(tmp_path: Path):
         store.close()
     finally:
         etcd.stop()
+
+
+def test_last_words_reach_the_file_of_a_single_machine(tmp_path: Path):
+    """They end that very session, and make no file where there is none."""
+    path = tmp_path / "solo.db"
+    store = SoloStore(path)
+    session = Session(KEYS, "n1", TIMING)
+    assert session.opened(0, store.commit(session.opening(SessionRecord()), within=30))
+    settings = parse(f'[vip]\nnode = "n1"\nstore = "solo"\nsolo_file = "{path}"')
+    words = farewell_of(settings, session.farewell(GoneRecord(wait=TIMING.wait)), "")
+    farewell.say(words)
+    found = {KEYS.split(item.key)[0]: item.value for item in store.read(KEYS.prefix, within=30).items}
+    assert set(found) == {"gone"}
+    gone = msgspec.json.decode(found["gone"], type=GoneRecord)
+    assert (gone.clean, gone.session) == (True, session.revision)
+
+    later = Session(KEYS, "n1", TIMING)
+    assert later.opened(0, store.commit(later.opening(SessionRecord()), within=30))
+    farewell.say(words)
+    assert store.read(KEYS.session("n1"), within=30).items, "the end of one session is not that of the next"
+    store.close()
+    elsewhere = tmp_path / "no" / "file"
+    farewell.say(farewell.compose_solo(str(elsewhere), ("a", 1), ("b", b"c")))
+    assert not elsewhere.parent.exists()
 
 
 @pytest.mark.parametrize("words", [b"", b"nonsense", farewell.compose(("http://127.0.0.1:1",), {})])

@@ -22,14 +22,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster.gateway import txn_body
 from cluster.types import Snapshot, TxnResult, WatchBatch
 from jlogd.daemon.addresses import parse_http_address
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.notify import Notifier
 from jlogd.errors import JlogError
 from jlogd.version import VERSION
-from vip import farewell
 from vip.actions import (
     Action,
     Announce,
@@ -74,7 +72,7 @@ from vip.records import GoneRecord, Keys, SessionRecord
 from vip.reload import check_reload
 from vip.report import problems, stat
 from vip.session import Session
-from vip.stores import etcd_settings, opener
+from vip.stores import farewell_of, opener
 from vip.timing import timing_of
 
 _log = logging.getLogger("vip")
@@ -293,15 +291,8 @@ class Daemon:
         if (revision, token) == self._farewell_of:
             return
         self._farewell_of = revision, token
-        if not revision or self.settings.store != "etcd":
-            self.kernel.set_farewell(b"")
-            return
-        etcd = etcd_settings(self.settings)
         gone = self.node.view.gones.get(self.settings.node, GoneRecord())
-        body = txn_body(session.farewell(gone))
-        self.kernel.set_farewell(
-            farewell.compose(etcd.endpoints, body, token, etcd.tls.ca, etcd.tls.cert, etcd.tls.key)
-        )
+        self.kernel.set_farewell(farewell_of(self.settings, session.farewell(gone), token) if revision else b"")
 
     # ---- told, from other threads -----------------------------------------------------------------------------------
 

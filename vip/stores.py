@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.etcd import EtcdSettings, EtcdStore
+from cluster.gateway import txn_body
 from cluster.guard import Guard
 from cluster.solo import SoloStore
 from cluster.transport import Tls
-from cluster.types import Store
+from cluster.types import Put, Store, Txn
 from jlogd.errors import ConfigError
+from vip import farewell
 from vip.config import Settings
 
 
@@ -25,6 +27,16 @@ def etcd_settings(settings: Settings) -> EtcdSettings:
             raise ConfigError(reason) from None
     tls = Tls(settings.etcd_ca, settings.etcd_cert, settings.etcd_key)
     return EtcdSettings(settings.etcd, tls, settings.etcd_user, password_file=settings.etcd_password_file)
+
+
+def farewell_of(settings: Settings, end: Txn, token: str) -> bytes:
+    """The last words that carry out the end of a session, made by `vip.session.ending`, in the store that is named."""
+    if settings.store == "etcd":
+        certificates = settings.etcd_ca, settings.etcd_cert, settings.etcd_key
+        return farewell.compose(settings.etcd, txn_body(end), token, *certificates)
+    (session,) = end.compares
+    (gone,) = (operation for operation in end.success if isinstance(operation, Put))
+    return farewell.compose_solo(settings.solo_file, (session.key, session.number), (gone.key, gone.value))
 
 
 def opener(settings: Settings) -> Callable[[], Store]:
