@@ -68,12 +68,13 @@ class EtcdCluster:
         client_port: int = 0,
         secure: bool = False,
     ) -> None:
-        """`wrap`: for each member what its command is put behind (`ip netns exec NAME`). `secure`: https for clients."""
+        """`wrap`: for each member what its command is put behind (`ip netns exec NAME`). `secure`: clients need https."""
         program = need_etcd()
         self.tls = make_certificates(directory, addresses) if secure else Tls()
-        scheme, secret = (
-            ("https", ["--cert-file", self.tls.cert, "--key-file", self.tls.key]) if secure else ("http", [])
-        )
+        scheme, secret = "https" if secure else "http", []
+        if secure:
+            secret = ["--cert-file", self.tls.cert, "--key-file", self.tls.key]
+        self._root: tuple[str, ...] = ()
         ports = [(2379, 2380)] * len(addresses) if client_port else _ports(len(addresses))
         peers = [f"http://{address}:{peer}" for address, (_, peer) in zip(addresses, ports, strict=True)]
         self.endpoints = tuple(
@@ -101,7 +102,7 @@ class EtcdCluster:
     def wait_ready(self) -> EtcdCluster:
         """Until every member answers from the agreed state."""
         for member, endpoint in zip(self.members, self.endpoints, strict=True):
-            store = EtcdStore(EtcdSettings((endpoint,), self.tls))
+            store = EtcdStore(EtcdSettings((endpoint,), self.tls, *self._root))
             deadline = time.monotonic() + SECONDS_MAX
             while True:
                 try:
@@ -125,9 +126,8 @@ class EtcdCluster:
 
     def want_logins(self, user: str, password: str, prefix: str) -> None:
         """From now on etcd knows `root` and a user with the right to one prefix, with one password, and nobody else."""
-        begin, end = (
-            base64.b64encode(text.encode()).decode() for text in (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
-        )
+        bounds = prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        begin, end = (base64.b64encode(text.encode()).decode() for text in bounds)
         for name in ("root", user):
             self.ask("/v3/auth/user/add", {"name": name, "password": password})
             self.ask("/v3/auth/role/add", {"name": name})
@@ -135,6 +135,7 @@ class EtcdCluster:
         right = {"permType": "READWRITE", "key": begin, "range_end": end}
         self.ask("/v3/auth/role/grant", {"name": user, "perm": right})
         self.ask("/v3/auth/enable", {})
+        self._root = "root", password
 
     def stop(self) -> None:
         for member in self.members:

@@ -129,7 +129,7 @@ def half_open(lab: Lab, name: str) -> Iterator[None]:
     rows = [line.split() for line in text.splitlines()[1:]]
     ports = [str(int(row[1].split(":")[1], 16)) for row in rows if row[2].endswith(f":{2379:04X}") and row[3] == "01"]
     assert len(ports) >= 2, "at least the heartbeats and the watch"
-    dropped = "{ %s }" % ", ".join(sorted(ports))
+    dropped = f"{{ {', '.join(sorted(ports))} }}"
     for command in (
         "add table inet dead",
         "add chain inet dead in { type filter hook input priority 0; }",
@@ -208,7 +208,7 @@ def test_a_rolling_restart_of_etcd(lab: Cluster):
 
 
 def test_daemon_and_guard_are_frozen(lab: Cluster):
-    """By the kernel, as when a container is paused: no signal is seen, no time passes for them; only the gate is left."""
+    """By the kernel, as when a container is paused: not one instruction is theirs, and only the gate is left."""
     victim = lab.holder(lab.sampled[0])
     others = {name for name in lab.names if name != victim}
     with lab.scenario(frozen=True), lab.client(), freezer(lab.process(victim), lab.guard_of(victim)) as freeze:

@@ -81,7 +81,7 @@ class Lab:
         login: tuple[str, str] | None = None,
         etcd_directory: Path | None = None,
     ) -> None:
-        """`login`: user and password that etcd wants, and it is reached by https. `etcd_directory`: where its data is."""
+        """`login`: user and password that etcd wants, by https. `etcd_directory`: where its data is."""
         need_namespaces()
         need_etcd()
         self.directory = directory
