@@ -230,7 +230,7 @@ def refusal(status: int, body: bytes, endpoint: str) -> StoreError:
 
 def alarms(answer: StatusAnswer) -> tuple[str, ...]:
     """What a member says is wrong, in words that say what to do about it."""
-    return tuple(_NO_SPACE if "NOSPACE" in error else error.strip() for error in answer.errors)
+    return tuple(dict.fromkeys(_NO_SPACE if "NOSPACE" in error else error.strip() for error in answer.errors))
 
 
 def _is_about_login(words: str) -> bool:

@@ -68,7 +68,7 @@ class EtcdCluster:
         client_port: int = 0,
         secure: bool = False,
     ) -> None:
-        """`wrap`: for each member what its command is put behind (`ip netns exec NAME`). `secure`: clients need https."""
+        """`wrap`: what each member's command is put behind (`ip netns exec NAME`). `secure`: clients need https."""
         program = need_etcd()
         self.tls = make_certificates(directory, addresses) if secure else Tls()
         scheme, secret = "https" if secure else "http", []

@@ -43,6 +43,8 @@ def problems(daemon: Daemon) -> list[str]:
     for address, mac in sorted(node.holdings.blocked().items()):
         found.append(f"{address} is BLOCKED: {mac}, which is none of ours, has it")
     found += [f"etcd: {alarm}" for alarm in daemon.keeper.alarms]
+    if daemon.heart.failure:
+        found.append(f"the last heartbeat was not committed: {daemon.heart.failure}")
     if daemon.guard_failure:
         found.append(daemon.guard_failure)
     found += [f"check {name} fails: {why}" for name, why in daemon.checks.failing().items()]
