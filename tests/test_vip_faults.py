@@ -248,7 +248,7 @@ def test_etcd_is_full(lab: Cluster):
     with lab.scenario(), lab.client():
         lab.mark("fill etcd")
         with inside(lab.net.namespace("client")):
-            fill(lab, token)
+            fill(lab)
         lab.until(lambda: not any(lab.kernel.holders(a) for a in lab.addresses), "every address is released")
         for name in lab.names:
             lab.until(lambda name=name: "space exceeded" in str(lab.stat(name)["problems"]), "and it is said why")
@@ -263,7 +263,7 @@ def root_token(lab: Lab) -> str:
         return str(lab.etcd.ask("/v3/auth/authenticate", {"name": "root", "password": "secret"})["token"])
 
 
-def fill(lab: Lab, token: str) -> None:
+def fill(lab: Lab) -> None:
     from cluster.errors import StoreError
     from cluster.etcd import EtcdSettings, EtcdStore
     from cluster.types import Put, Txn
@@ -286,4 +286,6 @@ def make_room(lab: Lab, token: str) -> None:
     lab.etcd.ask("/v3/kv/compaction", {"revision": revision, "physical": True}, token=token)
     for member in range(3):
         lab.etcd.ask("/v3/maintenance/defragment", {}, member, token)
-    lab.etcd.ask("/v3/maintenance/alarm", {"action": "DEACTIVATE", "alarm": "NOSPACE"}, token=token)
+    alarms = lab.etcd.ask("/v3/maintenance/alarm", {"action": "GET"}, token=token)["alarms"]
+    for alarm in alarms:  # type: ignore[attr-defined]
+        lab.etcd.ask("/v3/maintenance/alarm", {"action": "DEACTIVATE", **alarm}, token=token)
