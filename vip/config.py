@@ -78,10 +78,18 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         host, _, port = self.tcp.rpartition(":")
         if self.tcp and not (host and port.isdigit() and 0 < int(port) < 65536):
             raise ValueError(f'tcp: found {found_text(self.tcp)}; accepted: "HOST:PORT"')
-        if self.http and urlsplit(self.http).scheme != "http":
+        if self.http and not _is_page(self.http):
             raise ValueError(f'http: found {found_text(self.http)}; accepted: "http://HOST:PORT/PATH"')
         if self.exec and not self.exec[0].startswith("/"):
             raise ValueError(f"exec: found {found_text(self.exec[0])}; accepted: the full path of a program first")
+
+
+def _is_page(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
 
 
 def _named(check: Check) -> str:
