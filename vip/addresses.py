@@ -27,8 +27,7 @@ def parse_addresses(text: str) -> tuple[str, ...]:
         raise ValueError(f"{ADDRESSES_ACCEPTED}; a range goes from a lower to a higher address of the same kind")
     if int(last) - int(first) >= RANGE_MAX:
         raise ValueError(f"a range of at most {RANGE_MAX} addresses")
-    # What is refused comes in blocks that are larger than a range may be, or at the very beginning: looking at both ends
-    # is enough.
+    # What is refused comes in blocks larger than a range may be, or at the very beginning: both ends say it for all.
     for end in (first, last):
         if end.is_multicast or end.is_loopback or end.is_unspecified or end.is_link_local:
             raise ValueError(f"{ADDRESSES_ACCEPTED}; {end} is of a kind that is never moved between machines")

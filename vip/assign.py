@@ -46,6 +46,9 @@ class Fitness(IntEnum):
     DRAINED = 3
 
 
+# The golden ratio in 64 bits: multiplying by it lets every bit below decide about those above.
+_MIX, _MIXED_MAX = 0x9E3779B97F4A7C15, (1 << 64) - 1
+
 _WORDS = {
     Fitness.FIT: "fit",
     Fitness.IMMATURE: "not yet stable",
@@ -118,10 +121,14 @@ def mature_after(mature: float, losses: int) -> float:
     return float(min(mature * 2.0 ** min(losses, 20), max(mature, MATURE_SECONDS_MAX)))
 
 
-@lru_cache(maxsize=1 << 17)
 def affinity(node: str, name: str) -> int:
     """A number that every node computes alike and nobody can guess a pattern in."""
-    return int.from_bytes(hashlib.sha256(f"{node}|{name}".encode()).digest()[:8], "big")
+    return (_number(node) ^ _number(name)) * _MIX & _MIXED_MAX
+
+
+@lru_cache(maxsize=1 << 15)
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 class _Assignment:

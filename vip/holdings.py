@@ -38,8 +38,8 @@ FAILED_RETRY_NS = SECOND
 COMMIT_RETRY_NS = SECOND // 10
 # Looking at an address costs some microseconds; between two looks at all of them there is this pause for each.
 PAUSE_NS = 20_000
-# While others carry out their parts of a plan as they should, a new one would say the same: one is made only when all of
-# it is done, something was done otherwise, or this has passed.
+# While others carry out their parts of a plan as they should, a new one would say the same: one is made only when all
+# of it is done, something was done otherwise, or this has passed.
 PLAN_AGAIN_NS = 2 * SECOND
 # Nothing should need it: everything is looked at again after this.
 LOOK_AGAIN_NS = 10 * SECOND
@@ -70,7 +70,7 @@ class Holdings:
     _taking: set[str] = field(default_factory=set)
     _removing: set[str] = field(default_factory=set)
     _claiming: dict[str, int] = field(default_factory=dict)  # address -> not again before; 0 while on its way
-    _claimed: dict[str, int] = field(default_factory=dict)  # address -> revision of a claim that the stream has not told
+    _claimed: dict[str, int] = field(default_factory=dict)  # address -> revision of its claim, which the stream tells
     _giving: dict[str, Giving] = field(default_factory=dict)
     _retry: dict[str, int] = field(default_factory=dict)  # address -> not to be taken before
     _foreign: dict[str, str] = field(default_factory=dict)
@@ -80,6 +80,7 @@ class Holdings:
     _may_plan: bool = False
     _planned: int = 0
     _open: set[str] = field(default_factory=set)  # bundles that the plan gives to another node, and that have not come
+    _wanted: list[Bundle] = field(default_factory=list)  # what the plan gives to this node
     _own_changes: int = 0
     _due: int = 0
     _next_decision: int = 0
@@ -221,7 +222,7 @@ class Holdings:
 
     def mine(self) -> list[str]:
         """Addresses that this session owns in the store."""
-        return [address for address, own in list(self.view.owns.items()) if self._mine(own)]
+        return [address for address in list(self.view.owned_by(self.node)) if self._mine(self.view.owns.get(address))]
 
     def has_bundle(self, name: str) -> bool:
         wish = self.wishes.get(name)
@@ -270,6 +271,9 @@ class Holdings:
         self.dirty = False
         self._own_changes = self.view.own_changes
         self._due = now + LOOK_AGAIN_NS
+        if not self._might_claim and self._has_nothing():
+            self._must_plan = True
+            return
         if self._may_plan:
             self._due = min(self._due, self._planned + PLAN_AGAIN_NS)
             self._must_plan |= now >= self._planned + PLAN_AGAIN_NS
@@ -280,7 +284,7 @@ class Holdings:
         claims: list[list[str]] = []
         takes: list[Floating] = []
         shifts_allowed = now >= self._next_round
-        for bundle in self.plan.bundles:
+        for bundle in self._concerned():
             self._decide_bundle(now, bundle, shifts_allowed, claims, takes)
         self._remove_what_is_not_ours()
         self._claim(claims)
@@ -289,11 +293,26 @@ class Holdings:
             self._taking.update(floating.address for floating in part)
             self._actions.append(Take(tuple(part)))
 
+    def _has_nothing(self) -> bool:
+        """A node that waits has no need of a plan, as long as nothing is its own."""
+        return not (self.present or self._giving or self._taking or self.view.owned_by(self.node))
+
     def _make_plan(self, now: int, situation: Situation) -> None:
         self._situation, self._planned = situation, now
         self._must_plan = self._may_plan = False
         self.wishes = wishes_of(self.plan, self.view, situation)
+        self._wanted = [bundle for bundle in self.plan.bundles if self.wishes[bundle.name].node == self.node]
         self._open = {name for name, wish in self.wishes.items() if wish.kind in ("take", "move", "shift")}
+
+    def _concerned(self) -> list[Bundle]:
+        """Bundles that this node is to have, or has something of."""
+        bundle_of = self.plan.bundle_of
+        others = {
+            bundle.name: bundle
+            for address in self.view.owned_by(self.node)
+            if (bundle := bundle_of.get(address)) is not None and self.wishes[bundle.name].node != self.node
+        }
+        return [*self._wanted, *others.values()]
 
     def _mine(self, own: OwnSeen | None) -> bool:
         session = self._session
@@ -367,7 +386,8 @@ class Holdings:
 
     def _release_strangers(self) -> None:
         """Owned by this session, but no longer in the configuration."""
-        for address, own in self.view.owns.items():
+        for address in self.view.owned_by(self.node):
+            own = self.view.owns[address]
             if address not in self.plan.bundle_of and self._mine(own) and not self._is_given(address, own):
                 self._giving[address] = Giving(own.mod_revision, removed=address not in self.present)
 

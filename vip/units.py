@@ -77,9 +77,7 @@ def _names(blocks: frozenset[IpNetwork | None]) -> frozenset[str]:
     return frozenset(map(str, blocks))
 
 
-def _unit(
-    group: Group, name: str, addresses: tuple[str, ...], blocks: frozenset[str], checks: frozenset[str]
-) -> Unit:
+def _unit(group: Group, name: str, addresses: tuple[str, ...], blocks: frozenset[str], checks: frozenset[str]) -> Unit:
     return Unit(
         name=name,
         group=group.name,
