@@ -50,12 +50,21 @@ def tier_of(seconds: int) -> Tier:
 class Commits:
     """The commits of one origin. One at a time."""
 
-    def __init__(self, base: Path, catalogue: Catalogue, origin: str, zone: str, files: Files | None = None) -> None:
+    def __init__(
+        self,
+        base: Path,
+        catalogue: Catalogue,
+        origin: str,
+        zone: str,
+        files: Files | None = None,
+        interval: int = 0,
+    ) -> None:
         """Claims the origin, and finishes or removes what its last process left. Raises CatalogueBroken."""
         self._base = base
         self._catalogue = catalogue
         self._files = files or Files()
         self._zone = zone
+        self._interval = interval
         self.origin = origin
         self.epoch = catalogue.claim(origin)
         self._number = catalogue.origin(origin)[1]
@@ -109,6 +118,7 @@ class Commits:
             covered=list(piece.covered),
             together=together[0],
             paths_digest=together[1],
+            interval=self._interval,
             positions=[LogPosition(log, following) for log, following in sorted(positions.items())],
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -45,11 +46,18 @@ THREADS_MAX = 8
 class Engine:
     """Answers queries on one store."""
 
-    def __init__(self, base_dir: Path, *, cache_bytes: int = CACHE_BYTES, threads: int | None = None) -> None:
-        """Raises StoreNotFound, CatalogueBroken."""
+    def __init__(
+        self,
+        base_dir: Path,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        threads: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` says what can have been counted by now. Raises StoreNotFound, CatalogueBroken."""
         self._store = Store(base_dir)
         self._cache = Cache(cache_bytes)
-        self._planner = Planner(self._store)
+        self._planner = Planner(self._store, clock)
         self._runs = Runs(base_dir, self._cache, threads or min(os.cpu_count() or 1, THREADS_MAX))
 
     @property

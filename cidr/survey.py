@@ -32,8 +32,17 @@ class Found:
     origins: dict[str, tuple[int, int]] = field(default_factory=dict)
     positions: list[tuple[str, str, int]] = field(default_factory=list)
     zone: str = ""
+    interval: int = 0
     torn: list[str] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
+
+    def settle(self, catalogue: Catalogue) -> None:
+        """Tell a catalogue all of it."""
+        catalogue.reset(self.segments, self.origins, self.positions)
+        if self.zone:
+            catalogue.put_setting("zone", self.zone)
+        if self.interval:
+            catalogue.put_setting("interval", str(self.interval))
 
 
 def survey(base: Path) -> Found:
@@ -63,8 +72,7 @@ def in_memory(base: Path) -> Catalogue:
     """The catalogue of a store that has none, without writing one."""
     found = survey(base)
     catalogue = Catalogue.memory()
-    catalogue.reset(found.segments, found.origins, found.positions)
-    catalogue.put_setting("zone", found.zone)
+    found.settle(catalogue)
     return catalogue
 
 
@@ -124,6 +132,9 @@ def _describe(found: Found, headers: list[Header]) -> None:
             found.origins[origin] = (max(epoch, header.epoch), max(known, commit))
     if headers:
         found.zone = max(headers, key=lambda h: (h.end, h.epoch)).zone
+    loggers = [header for header in newest.values() if header.interval]
+    if loggers:
+        found.interval = max(loggers, key=lambda h: (h.end, h.epoch)).interval
 
 
 def _add_receipts(found: Found, base: Path) -> None:

@@ -231,7 +231,9 @@ def _rendered(reply: Reply, form: str, known: set[str]) -> tuple[Reply, str, byt
     """The reply, its ETag, and its bytes; None when the client has them already."""
     etag = ""
     if isinstance(reply, Rows):
-        named = "\n".join([reply.answer.digest, reply.text, form, reply.zone.key, *reply.answer.notes])
+        coverage = reply.answer.coverage
+        state = f"{coverage.covered_seconds} of {coverage.due_seconds}"  # what was not due yet is missing later
+        named = "\n".join([reply.answer.digest, reply.text, form, reply.zone.key, *reply.answer.notes, state])
         # Weak: the milliseconds differ.
         etag = f'W/"{hashlib.blake2b(named.encode(), digest_size=16).hexdigest()}"'
     return reply, etag, None if etag and etag in known else render(reply, form)

@@ -66,4 +66,9 @@ def line(values: NDArray[np.float64], name: str) -> str:
 def _span(query: Query, answer: Answer) -> Span:
     if isinstance(query, MoversQuery):
         return Span(min(query.before.start, query.after.start), max(query.before.end, query.after.end))
-    return answer.coverage.span
+    coverage = answer.coverage
+    if coverage.pending and coverage.pending[0].start > coverage.span.start:
+        return Span(
+            coverage.span.start, coverage.pending[0].start
+        )  # a line does not fall to 0 where nothing is counted yet
+    return coverage.span
