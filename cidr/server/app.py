@@ -256,8 +256,7 @@ def _picture(local: Local, wanted: dict[str, str], form: str) -> bytes:
     if not isinstance(reply, Rows) or len(reply.answer.columns) != 1:
         raise UsageError("a map shows one column: name one series, or add them up with union(A, B)")
     drawn = heat.heat(reply, block, detail)
-    title = f"{drawn.label} in {block}, cells of /{block.bits + detail}; {drawn.when}"
-    return png.file(drawn, title) if form == "png" else svg.file(drawn, title)
+    return png.file(drawn) if form == "png" else svg.file(drawn)
 
 
 def failure(error: Exception) -> Response:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cidr.ask import Local
-from cidr.heatmap.svg import value_text
+from cidr.heatmap.words import value_text
 from cidr.types import BLOCKS, Answer, Block, CountQuery, MoversQuery, Query, Span, Tier
 from jlogd.errors import UsageError
 
