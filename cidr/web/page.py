@@ -169,7 +169,8 @@ def _grid(local: Local, reply: Rows, query: Query) -> dict[str, Any] | None:
     return {
         "svg": Markup(picture),
         "title": name,
-        "range": f"{words.value_text(drawn.least)} to {words.value_text(drawn.most)}",
+        "least": words.value_text(drawn.least),
+        "most": words.value_text(drawn.most),
         "png": f"/v1/heatmap?{parts}" if reply.show.what == "count" else None,
         "others": len(query.blocks) - 1,
     }
