@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from cidr.patience import check
 from cidr.spans import NONE, Spans, both, of, union, without
 from cidr.store import Store
 from cidr.timeline import Selection
@@ -55,7 +56,8 @@ class Planner:
         self._generation = -1
 
     def reading(self, series: Sequence[str], span: Span | None, coarsest: Tier = "month") -> Reading:
-        """The plan for these series. Raises UnknownSeries."""
+        """The plan for these series. Raises UnknownSeries, GaveUp."""
+        check()
         due = self._due()
         # What is not due yet is due some time later, without any change in the store.
         key = (*series, span, coarsest, due if span is not None and span.end > due else None)

@@ -164,6 +164,7 @@ class CountQuery:
     `share`: columns of percent of the first column's total, and of percent added up in the order of the rows.
     `every`: one row for each of these stretches of time (in the engine's zone) and each winner: threshold, order and
     limit work on the total over the span, then every winner has a row for each stretch, zeros included.
+    `rows_max`: more rows than this are refused before they are made.
     """
 
     blocks: tuple[Block, ...]
@@ -176,6 +177,7 @@ class CountQuery:
     hosts: bool = False
     share: bool = False
     every: Tier | None = None
+    rows_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

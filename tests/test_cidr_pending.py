@@ -170,7 +170,7 @@ def test_the_line_below_and_the_document_say_it(tmp_path: Path) -> None:
         local = Local(engine, lambda _: "", clock=lambda: now)
         today = local.ask("show count for 0.0.0.0/0 in spam on today")
         later = local.ask("show count for 0.0.0.0/0 in spam since 2008-04-24T01:00")
-    assert "2008-04-25 00:00 UTC, counted until 2008-04-24 01:00 [exact, " in status(today)
+    assert "2008-04-25 00:00 UTC, so far until 2008-04-24 01:00 [exact, " in status(today)
     assert "2008-04-24 01:01 UTC, not over yet [exact, " in status(later)
     again = read(render(today, "json"))
     assert again.answer.coverage == today.answer.coverage

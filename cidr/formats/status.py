@@ -1,7 +1,7 @@
 """The line under every answer: how many rows, what it rests on, how complete that is, and how long it took.
 
 10 of 1,234 rows; 47 segments; 2008-04-24 00:00 to 2008-04-25 00:00 UTC [exact, 4 ms]
-10 of 1,234 rows; 47 segments; 2008-04-24 00:00 to 2008-04-25 00:00 UTC, counted until 2008-04-24 14:02 [exact, 4 ms]
+10 of 1,234 rows; 47 segments; 2008-04-24 00:00 to 2008-04-25 00:00 UTC, so far until 2008-04-24 14:02 [exact, 4 ms]
 no rows: 47 segments read, no address under 10.0.0.0/8 counted; coverage 98.6 %, missing 03:10 to 03:29 [partial, 4 ms]
 """
 
@@ -73,7 +73,7 @@ def _until(coverage: Coverage, zone: ZoneInfo) -> str:
     first = coverage.pending[0].start
     if first <= coverage.span.start:
         return ", not over yet"
-    return f", counted until {dates.short(first, zone)}"
+    return f", so far until {dates.short(first, zone)}"
 
 
 def percent(fraction: float) -> str:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from cidr.addresses import parse_block
 from cidr.ask import Answering, Local, Reply, Rows
+from cidr.errors import GaveUp, TooManyRows
 from cidr.formats import CONTENT_TYPES, FORMATS, render
 from cidr.heatmap import heat, png, svg
 from cidr.language.complete import complete
@@ -25,7 +26,7 @@ from cidr.server import openapi
 from cidr.server.bounds import Bounds, Headers, Hosts
 from cidr.server.config import ServerConfig
 from cidr.server.desk import Desk
-from cidr.server.errors import Busy, GaveUp, NotAllowed, NoToken, TooMuch
+from cidr.server.errors import Busy, NotAllowed, NoToken, TooMuch
 from cidr.server.metrics import CONTENT_TYPE, Metrics
 from cidr.server.scopes import Scope, Scoped, Tokens
 from cidr.types import Answer, CountQuery, Query
@@ -179,10 +180,13 @@ class Limited:
         """Raises `TooMuch` when time makes it too many."""
         asked = query.limit
         limit = self._rows_max if asked is None else min(asked, self._rows_max)
-        answer = self._engine.answer(replace(query, limit=limit))
-        if len(answer) > max(self._rows_max, 0):
-            rows = f"{len(answer):,} rows; this server sends {self._rows_max:,}"
-            raise TooMuch(f"the answer has {rows}: add a limit, or ask about less time")
+        query = replace(query, limit=limit)
+        if isinstance(query, CountQuery):
+            query = replace(query, rows_max=self._rows_max)
+        try:
+            answer = self._engine.answer(query)
+        except TooManyRows as error:
+            raise TooMuch(str(error)) from None
         wanted = answer.matched if asked is None else min(asked, answer.matched)
         if wanted > limit and not (isinstance(query, CountQuery) and query.every):
             note = f"cut: this server sends {self._rows_max:,} rows"
