@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cidr_logger_support import Steps, counted
+from cidr_logger_support import Killed, Steps, counted
 from cidr_support import FastFiles, Maker
 from msgspec import structs
 
@@ -209,3 +210,28 @@ def test_temporary_files_go_when_nobody_can_be_writing_them(tmp_path: Path) -> N
         os.utime(path, (NOW - age, NOW - age))
     maintained(tmp_path)
     assert (young.exists(), old.exists()) == (True, False)
+
+
+def test_late_counts_go_into_the_coarsest_first(tmp_path: Path) -> None:
+    """A day of which not all hours are left must not be behind one of them: nothing else holds the others."""
+    base = tmp_path / "store"
+    base.mkdir()
+    maker = store(base, T0, T0 + 23 * HOUR)
+    maintained(base, KEEP_ALL)
+    keep = Duration(int(NOW) - (T0 + 2 * HOUR))
+    maintained(base, structs.replace(KEEP_ALL, keep_minutes=Duration(1), keep_hours=keep))
+    assert sorted(path.partition("/")[0] for path in named(base)) == ["day", "hour", "minute", "month"]
+    late = maker.put("spam", T0 + 23 * HOUR, T0 + 23 * HOUR + QUARTER, {9: 1}, kind="late", covered=[])
+    catalogue = Catalogue.create(base)
+    catalogue.replace([late])
+    catalogue.close()
+    whole = {"0.0.0.0": 1, "0.0.0.1": 1, "0.0.0.9": 1}
+    steps = Steps()
+    copy = shutil.copytree(base, tmp_path / "whole")
+    maintained(copy, KEEP_ALL, files=steps)
+    assert counted(copy, "spam") == whole
+    for stop_at in range(1, steps.done + 1):
+        copy = shutil.copytree(base, tmp_path / str(stop_at))
+        with pytest.raises(Killed):
+            maintained(copy, KEEP_ALL, files=Steps(stop_at))
+        assert counted(copy, "spam") == whole, stop_at

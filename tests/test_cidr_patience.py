@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from jlogd.errors import UsageError
 
 T0 = 1_208_995_200
 HOUR = 3600
+DAY = Span(T0, T0 + 24 * HOUR)
 SPAM = (Column("spam", Series("spam")),)
 DAILY = "show count for 0.0.0.0/0 in spam from 20080424 to 20080425 cidrsize 24 aggregate hourly"
 
@@ -36,10 +38,8 @@ def store(tmp_path: Path) -> Path:
 
 
 def hourly(**more: object) -> CountQuery:
-    query = CountQuery(
-        blocks=(ALL_V4,), columns=SPAM, span=Span(T0, T0 + 24 * HOUR), levels=Levels((24,)), every="hour"
-    )
-    return CountQuery(**{name: getattr(query, name) for name in query.__dataclass_fields__} | more)  # type: ignore[arg-type]
+    query = CountQuery(blocks=(ALL_V4,), columns=SPAM, span=DAY, levels=Levels((24,)), every="hour")
+    return replace(query, **more)
 
 
 def test_nobody_is_impatient_where_nothing_was_said() -> None:
