@@ -58,6 +58,8 @@ def problems(daemon: Daemon) -> list[str]:
     for address, mac in sorted(node.holdings.blocked().items()):
         found.append(f"{address} is BLOCKED: {mac}, which is none of ours, has it")
     found += [f"etcd: {alarm}" for alarm in daemon.keeper.alarms]
+    if daemon.stream.failure and node.phase == "live":
+        found.append(f"changes of the store are not heard: {daemon.stream.failure}")
     if daemon.heart.failure:
         found.append(f"the last heartbeat was not committed: {daemon.heart.failure}")
     if daemon.guard_failure:
