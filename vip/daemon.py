@@ -67,7 +67,7 @@ from vip.lines import HANDS_NS_MAX, Clerks, Heart, Stream
 from vip.links import Links
 from vip.metrics import registry_of
 from vip.node import Identity, Node
-from vip.places import blocks_down, floatings_of, interfaces_of, place
+from vip.places import addresses_of, blocks_down, interfaces_of, place
 from vip.records import GoneRecord, Keys, SessionRecord
 from vip.reload import check_reload
 from vip.report import problems, stat
@@ -193,6 +193,7 @@ class Daemon:
         self._tell_health()
         gc.collect()
         gc.freeze()  # what is there now stays for ever: collections need not walk it
+        gc.enable()
 
     def _signal(self, number: int, path: Path | None, notifier: Notifier) -> None:
         if number == signal.SIGHUP:
@@ -227,12 +228,11 @@ class Daemon:
 
     def _refuse_own_addresses(self, settings: Settings) -> None:
         own = self.kernel.foreign()
-        for address in floatings_of(settings):
-            if address in own:
-                raise NotAllowed(
-                    f"{address} is on {own[address]} already, and not by vip: a machine's own address must not float; "
-                    "take it out of the configuration, or remove it from the interface"
-                )
+        for address in sorted(own.keys() & addresses_of(settings)):
+            raise NotAllowed(
+                f"{address} is on {own[address]} already, and not by vip: a machine's own address must not float; "
+                "take it out of the configuration, or remove it from the interface"
+            )
 
     # ---- carrying out -----------------------------------------------------------------------------------------------
 

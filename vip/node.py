@@ -109,6 +109,7 @@ class Node:
     def sync(self, now: int, snapshot: Snapshot) -> None:
         """A snapshot was read; changes after its revision follow by `apply`."""
         self._changed(now, self.view.sync(now, snapshot))
+        self.holdings.plan_again()
         self._note_own_end()
 
     def apply(self, now: int, batch: WatchBatch) -> None:
@@ -130,7 +131,7 @@ class Node:
         self._waiting.discard(commit.kind)
         done = result is not None and result.succeeded
         if commit.kind in ("claim", "give"):
-            self.holdings.committed(now, commit, None if result is None else result.succeeded)
+            self.holdings.committed(now, commit, result)
         elif commit.kind == "open" and result is not None:
             if self.session.opened(sent, result):
                 self._begin(now)
@@ -413,7 +414,7 @@ class Node:
         if any(change.shifted for change in changes):
             self.holdings.shifted(now)
         if changes:
-            self.holdings.dirty = True
+            self.holdings.changed(changes)
             self._actions.append(Changed(tuple(changes)))
 
     def _say(self, sentence: str, level: Literal["info", "warning", "error"] = "info") -> None:
