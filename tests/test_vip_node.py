@@ -305,6 +305,17 @@ def test_silent_sessions_are_ended_with_what_was_seen(alone: Driver):
     assert "n1 was silent for" in alone.words()
 
 
+def test_a_silence_is_told_once_however_often_it_is_tried_to_end_it(alone: Driver):
+    alone.other()
+    alone.hold = {Commit}
+    for _ in range(20):
+        alone.run(TIMING.silence / SECOND / 4)
+        for action in [action for action in alone.seen if isinstance(action, Commit) and action.kind == "end"][-1:]:
+            alone.node.committed(alone.now, action, alone.now, None)
+    assert len([action for action in alone.seen if isinstance(action, Commit) and action.kind == "end"]) > 2
+    assert alone.words().count("n1 was silent for") == 1
+
+
 def test_every_change_of_owner_is_told(alone: Driver):
     changes = [change for action in alone.seen if isinstance(action, Changed) for change in action.changes]
     assert {(change.address, change.after) for change in changes} == {(a, "n0") for a in alone.present}
