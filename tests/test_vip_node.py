@@ -327,3 +327,33 @@ def test_claims_survive_a_lost_answer(alone: Driver):
     alone.node.committed(alone.now, claims[-1], alone.now, None)
     alone.run(1)
     assert {"10.0.0.16", "10.0.0.17"} <= set(alone.present)
+
+
+def test_a_granted_claim_is_not_made_again_before_the_stream_has_told_it():
+    """The answer may be seconds ahead of the stream: claiming again would fail, and look like somebody's resistance."""
+    driver = Driver()
+    claims: list[Action] = []
+    for _ in range(100):
+        claims = claims or [a for a in driver.step() if isinstance(a, Commit) and a.kind == "claim"]
+        if claims:
+            break
+    assert claims
+    session = driver.node.session
+    for _ in range(20):  # heartbeats are answered, but the stream is silent: nothing comes through `apply`
+        driver.now += SECOND // 10
+        session.beaten(driver.now, driver.store.commit(session.beat(driver.node.record)))
+        assert not [a for a in driver.node.act(driver.now, 0.0) if isinstance(a, Commit) and a.kind == "claim"]
+    driver.run(1)
+    assert len(driver.present) == 8
+
+
+def test_a_plan_is_made_anew_when_it_is_not_kept():
+    """Another node has what this one was to have: what is left is planned around it, not claimed against it."""
+    driver = Driver().run(1)
+    other = driver.other()
+    address = next(iter(driver.node.holdings.floatings))
+    driver.put(KEYS.own(address), OwnRecord("n1", other, 0, 1.0, "", "it was quicker"))
+    driver.run(WAIT / SECOND + 3)
+    assert driver.own(address).node == "n1"
+    assert address not in driver.present
+    assert driver.node.holdings.wishes[driver.node.plan.bundle_of[address].name].node == "n1"
