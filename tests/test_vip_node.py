@@ -347,15 +347,19 @@ def test_a_granted_claim_is_not_made_again_before_the_stream_has_told_it():
     assert len(driver.present) == 8
 
 
-def test_a_plan_is_made_anew_when_it_is_not_kept():
-    """Another node has what this one was to have: what is left is planned around it, not claimed against it."""
-    driver = Driver().run(1)
-    other = driver.other()
-    address = next(iter(driver.node.holdings.floatings))
-    driver.put(KEYS.own(address), OwnRecord("n1", other, 0, 1.0, "", "it was quicker"))
-    for _ in range(round(WAIT / SECOND) + 3):
-        driver.other()  # it lives
-        driver.run(1)
-    assert driver.own(address).node == "n1"
-    assert address not in driver.present
-    assert driver.node.holdings.wishes[driver.node.plan.bundle_of[address].name].node == "n1"
+def test_a_plan_is_made_anew_when_it_is_not_kept(alone: Driver):
+    """Another node got what this one was to have, and nothing else changed."""
+    other = 0
+    for _ in range(12):  # it lives, and gets its share
+        other = other or alone.other()
+        alone.put(KEYS.session("n1"), decode(alone.store.keys[KEYS.session("n1")].value, SessionRecord))
+        alone.run(0.5)
+    holdings = alone.node.holdings
+    address = next(iter(alone.present))
+    name = alone.node.plan.bundle_of[address].name
+    assert (holdings.wishes[name].node, holdings.wishes[name].kind) == ("n0", "keep")
+    for one in (a for unit in alone.node.plan.bundle_of[address].units for a in unit.addresses):
+        alone.put(KEYS.own(one), OwnRecord("n1", other, 0, 1.0, "n0", "against the plan"))
+    alone.run(0.5)
+    assert (holdings.wishes[name].node, holdings.wishes[name].kind) != ("n0", "keep")
+    assert address not in alone.present
