@@ -56,7 +56,7 @@ def _gap(result: Result | None) -> str:
     if result is None or result.failure:
         return "-"
     twice = f", twice {result.spoke_twice}x" if result.spoke_twice else ""
-    return f"{result.gap:.3g} s{twice}"
+    return f"{duration(result.gap)}{twice}"
 
 
 def failover_goals(run: FailoverRun) -> Rows:
@@ -65,7 +65,7 @@ def failover_goals(run: FailoverRun) -> Rows:
     for result in run.results:
         wanted = TARGETS.get((result.fault, result.system))
         if wanted is not None:
-            found = f"{result.gap:.3g} s" if not result.failure else "not measured"
+            found = duration(result.gap) if not result.failure else "not measured"
             met = not result.failure and result.gap < wanted
             lines.append((f"{result.label}: {result.fault}", f"under {wanted:g} s", found, _met(met)))
     ours = [result for result in run.results if result.system.startswith("vip") and not result.failure]
