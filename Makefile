@@ -35,6 +35,7 @@ fuzz: $(VENV)/dev.stamp
 		$(BIN)/python tests/fuzz/run.py $$target -runs=$(FUZZ_RUNS) || exit 1; done; do :; done
 
 bench: packages $(VENV)/bench.stamp
+	@packaging/bench-syslog-ng var/bench/syslog-ng
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench $(BENCH_ARGS)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m bench counts)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m bench.vip kernel)

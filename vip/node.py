@@ -135,6 +135,7 @@ class Node:
             if self.session.opened(sent, result):
                 self._begin(now)
         elif commit.kind == "farewell" and (done or now >= self._stop_by):
+            self._tell_end(done)
             self._end()
         if not done:
             self._retry[commit.kind] = now + RETRY_NS
@@ -308,6 +309,13 @@ class Node:
         elif "farewell" not in self._waiting and now >= self._retry.get("farewell", 0):
             gone = self.view.gones.get(self.identity.node, GoneRecord())
             self._commit("farewell", self.session.farewell(msgspec.structs.replace(gone, losses=self._losses)))
+
+    def _tell_end(self, done: bool) -> None:
+        """The stream would say it too, but nobody is there to hear it then."""
+        node = self.identity.node
+        ended = [address for address in self.holdings.mine() if done and self.view.owner(address) == node]
+        if ended:
+            self._actions.append(Changed(tuple(Change(address, node, "", f"{node} was stopped") for address in ended)))
 
     def _end(self) -> None:
         self.session.lose("stopped")
