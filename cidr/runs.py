@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from cidr.cache import Cache, Label, Run
 from cidr.columns import Counts, empty, merge, roll_up
+from cidr.narrow import read_blocks
 from cidr.segment import read
 from cidr.timeline import Segment, Selection
 from cidr.types import Block, Family
@@ -32,6 +33,8 @@ GRAINS = {Family.V4: (16, 24, 32), Family.V6: (32, 48, 64, 128)}
 NARROW_BITS = {Family.V4: 8, Family.V6: 20}
 SLICES_MAX = 8
 PLANS_MAX = 10_000
+# Enough that no thread waits for long for another's last.
+TASKS_A_THREAD = 8
 # Below this, everything is read and kept at once: it takes less than a blink.
 SLICE_ROWS = 1 << 20
 
@@ -55,6 +58,7 @@ class Runs:
     def __init__(self, base: Path, cache: Cache, threads: int) -> None:
         self._base = base
         self.cache = cache
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cidr")
         self._asked: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
@@ -117,7 +121,18 @@ class Runs:
 
     def _read_all(self, segments: Sequence[Segment], tally: Tally, blocks: Sequence[Block]) -> list[Counts]:
         tally.note(segments)
-        return list(self._pool.map(lambda s: read(self._base / s.path, s.family, blocks), segments))
+        parts = self._pool.map(lambda part: read_blocks(self._base, part, blocks), self._shares(segments))
+        return list(parts)
+
+    def _each(self, segments: Sequence[Segment], make: Callable[[Segment], Counts]) -> list[Counts]:
+        """What is made of each of the segments, by all threads, a few segments at a time: handing over one by one costs
+        as much as opening the file."""
+        parts = self._pool.map(lambda part: list(map(make, part)), self._shares(segments))
+        return [counts for part in parts for counts in part]
+
+    def _shares(self, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
+        size = max(len(segments) // (self._threads * TASKS_A_THREAD), 1)
+        return [segments[at : at + size] for at in range(0, len(segments), size)]
 
     def _stretches(self, segments: Sequence[Segment], grain: int, tally: Tally) -> list[Counts]:
         """The counts of each calendar stretch of the plan."""
@@ -139,7 +154,7 @@ class Runs:
         return [run.counts for run in found if run is not None]
 
     def _added_together(self, segments: Sequence[Segment], grain: int) -> Counts:
-        return merge(list(self._pool.map(lambda s: self._rolled(s, grain), segments)))
+        return merge(self._each(segments, lambda s: self._rolled(s, grain)))
 
     def _added(self, segments: Sequence[Segment], grain: int) -> Counts:
         return merge([self._rolled(segment, grain) for segment in segments])
