@@ -12,8 +12,10 @@ at a time, by one process.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +36,8 @@ POLL_SECONDS = 0.01
 LATENCY_RATE = 50_000
 LATENCY_TICK_SECONDS = 0.005
 LIMIT_BYTES = 1 << 20
+# Where packaging/bench-syslog-ng unpacks it.
+NG_UNPACKED = Path(__file__).parents[2] / "var/bench/syslog-ng"
 
 _NODE = """\
 global(workDirectory="{directory}" processInternalMessages="off" maxMessageSize="64k")
@@ -284,12 +288,28 @@ def _rsyslog(context: Context, directory: Path, queue: str) -> Row:
 
 
 def _syslog_ng(context: Context, directory: Path) -> Row:
-    program = _program("syslog-ng")
-    if not program:
-        return _row("syslog-ng", "syslog-ng", failure="syslog-ng is not installed (it excludes rsyslog on Debian)")
+    base = _ng_command()
+    if not base:
+        why = "syslog-ng is not installed (it excludes rsyslog on Debian), nor unpacked by packaging/bench-syslog-ng"
+        return _row("syslog-ng", "syslog-ng", failure=why)
+    told = subprocess.run([*base, "--version"], capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    version = re.search(r"^Config version: (\S+)", told.stdout, re.MULTILINE)
+    if version is None:
+        return _row("syslog-ng", "syslog-ng", failure=f"syslog-ng does not start: {told.stderr.strip()[-200:]}")
     named = ("syslog-ng", "syslog-ng", "disk-buffer reliable, file fsync")
-    command = [program, "-F", "--no-caps", "-f"]
-    return _relayed(context, directory, named, command, (_NG_NODE, _NG_CENTRAL), {"version": "3.38"})
+    command = [*base, "-F", "--no-caps", "-f"]
+    return _relayed(context, directory, named, command, (_NG_NODE, _NG_CENTRAL), {"version": version[1]})
+
+
+def _ng_command() -> list[str]:
+    """How syslog-ng is started: as it is installed, or with what it was unpacked with; empty when it is not there."""
+    program, unpacked = _program("syslog-ng"), NG_UNPACKED / "usr/sbin/syslog-ng"
+    if program or not unpacked.exists():
+        return [program] if program else []
+    libraries = dict.fromkeys(str(path.parent) for path in NG_UNPACKED.rglob("*.so.*"))
+    modules = [str(path) for path in NG_UNPACKED.glob("usr/lib/syslog-ng/[0-9]*")]
+    paths = f"LD_LIBRARY_PATH={os.pathsep.join(libraries)}"
+    return ["env", paths, str(unpacked), f"--module-path={os.pathsep.join(modules)}"]
 
 
 def _relayed(

@@ -7,8 +7,9 @@
     ...         the rounds commit lengths and positions together                        [synced transaction]
 
 After a crash a file marked `open` may be longer than the ledger says, by what a round had written and not committed: it
-is cut back to the recorded length, and the records come again. That is the only way a file is ever made shorter. It is
-done at the start, by recovery.py; here only for what failed while it ran, and for what could not be reached then.
+is cut back to the recorded length, and the records come again. It is done at the start, by recovery.py; here only for
+what could not be reached then. After a round that failed while this ran it is known what was appended, and only that
+is cut off, by undo.py. In no other way is a file ever made shorter.
 
 A file that is not what the ledger says is not ours to judge. It is left as it is, which is said and counted, and
 writing goes on in PATH.part2, PATH.part3 and so on. A file that was renamed (rotated) is left to its new name, and a
@@ -33,6 +34,7 @@ import msgspec
 from crc32c import crc32c
 
 from jlogd.journal.batch import Batch, Gap
+from jlogd.journal.disk import Buffer
 from jlogd.manager.compress import Compressor
 from jlogd.manager.job import Job, rest, text_of
 from jlogd.manager.ledger import Changes, FileState, Ledger
@@ -40,6 +42,7 @@ from jlogd.manager.output import OutputFailed
 from jlogd.manager.parcel import Parcel, Source, line_bytes
 from jlogd.manager.store import Directories, Store, TextFile
 from jlogd.manager.template import Template
+from jlogd.manager.undo import length_without
 
 _log = logging.getLogger("jlogd.manager")
 
@@ -74,13 +77,16 @@ class FileOptions:
 
 @dataclass(slots=True)
 class Handle:
-    """An open file. `state` is what the ledger has; `dirty`: it may be longer than that by what we wrote."""
+    """An open file. `state` is what the ledger has; `dirty`: it may be longer than that by what we wrote, which is
+    `done` bytes of `ours`, or more."""
 
     path: str
     file: TextFile
     state: FileState
     used: float = 0.0
     dirty: bool = False
+    ours: Sequence[Buffer] = ()
+    done: int = 0
     sync_failed: bool = False
 
 
@@ -101,6 +107,8 @@ class FileOutput:
         self._directories = Directories(store, template.base, self._options.dir_mode)
         self._handles: OrderedDict[str, Handle] = OrderedDict()  # by target, the last used at the end
         self._pending = Changes()  # what is known here and not yet in the ledger
+        # Of files that were let go while it was not known what is in the ledger: what may be in them (ours, done).
+        self._unsettled: dict[str, tuple[Sequence[Buffer], int]] = {}
         self._until = 0  # of the file that is being opened
         self._compressor: Compressor | None = None
         self._busy: set[str] = set()  # targets of this round, which stay open
@@ -130,7 +138,7 @@ class FileOutput:
             state = changes.files.get(handle.path)
             if state is None:
                 continue
-            handle.state, handle.dirty, handle.used = state, False, now
+            handle.state, handle.dirty, handle.ours, handle.used = state, False, (), now
             size_max = self._options.size_max
             if state.status != "live":
                 self._forget(handle)
@@ -146,17 +154,22 @@ class FileOutput:
                 self._release(handle)
         changes, self._pending = self._pending, Changes()
         if self._compressor is not None:
-            open_now = {handle.path for handle in self._handles.values()} | set(changes.files)
-            done = self._compressor.step(now, open_now.__contains__)
+            done = self._compressor.step(now)
+            done.files = {path: state for path, state in done.files.items() if path not in changes.files}
             changes.files.update(done.files)
+            self._counters["compressed"] += len(done.files)
         return changes
 
     def compress(self, compressor: Compressor) -> None:
         """Have files compressed whose date is over; told before the first round."""
         self._compressor = compressor
+        compressor.watch(lambda path: any(handle.path == path for handle in self._handles.values()))
 
     def reset(self) -> None:
+        for path in self._pending.files:
+            self._unsettled.setdefault(path, ((), 0))
         for handle in self._handles.values():
+            self._unsettled[handle.path] = handle.ours, handle.done
             handle.file.close()
         self._handles.clear()
         self._pending = Changes()
@@ -168,8 +181,7 @@ class FileOutput:
         return changes
 
     def stats(self) -> dict[str, int]:
-        compressed = {"compressed": self._compressor.compressed} if self._compressor is not None else {}
-        return {**dict(self._counters), **compressed, "open": len(self._handles)}
+        return {**dict(self._counters), "open": len(self._handles)}
 
     # ---- what a round has for each file ----------------------------------------------------------------------------
 
@@ -229,7 +241,7 @@ class FileOutput:
     def _is_sound(self, handle: Handle) -> bool:
         """Whether an open file may be written; if not, it is let go, and what comes next is another part or file."""
         if handle.dirty:
-            self._cut(handle.file, handle)
+            self._undo(handle)
             if handle.sync_failed:  # what a failed sync left in the cache is believed no more
                 self._leave(handle, "a sync of it failed")
                 return False
@@ -238,7 +250,7 @@ class FileOutput:
             return False
         size = handle.file.size()
         if size != handle.state.length:
-            self._leave(handle, f"it has {size} bytes and should have {handle.state.length}")
+            self._leave(handle, _wrong_length(size, handle.state.length, handle.ours))
             return False
         return True
 
@@ -272,10 +284,12 @@ class FileOutput:
             self._say_left(path, "it is no regular file")
             return None
         try:
-            return self._adopt(target, path, file, state)
+            handle = self._adopt(target, path, file, state)
         except BaseException:
             file.close()
             raise
+        self._unsettled.pop(path, None)
+        return handle
 
     def _create(self, target: str, path: str) -> Handle:
         directory = os.path.dirname(path)
@@ -293,6 +307,7 @@ class FileOutput:
     def _adopt(self, target: str, path: str, file: TextFile, state: FileState | None) -> Handle | None:
         """A file that is there: ours, or empty, or not to be touched."""
         size = file.size()
+        known = self._unsettled.get(path)
         if state is None:
             if size == 0:
                 self._directories.ensure(os.path.dirname(path))
@@ -302,12 +317,16 @@ class FileOutput:
             self._say_left(path, "it was there already, and the ledger does not know it")
             return None
         if size > state.length and state.open:
-            _log.info("%s: cut back from %d to %d bytes; what follows is pulled again", path, size, state.length)
-            self._cut(file, Handle(path, file, state))
-            size = state.length
+            ours, done = known or ((), 0)
+            handle = Handle(path, file, state, ours=ours, done=done)
+            if known is None:  # of a process that crashed: what it had appended is not known
+                self._cut(handle, state.length)
+            else:
+                self._undo(handle)
+            size = file.size()
         if size != state.length:
             file.close()
-            self._say_left(path, f"it has {size} bytes and should have {state.length}")
+            self._say_left(path, _wrong_length(size, state.length, known and known[0]))
             self._pending.files[path] = msgspec.structs.replace(state, status="left", open=False)
             return None
         if not state.open:
@@ -330,9 +349,10 @@ class FileOutput:
 
     def _append(self, handle: Handle, job: Job) -> None:
         buffers = list(job.buffers)
-        handle.dirty = True
+        handle.dirty, handle.ours, handle.done = True, job.buffers, 0
         while buffers:
             done = handle.file.append(buffers)
+            handle.done += done
             buffers = rest(buffers, done)
 
     def _grown(self, handle: Handle, job: Job) -> FileState:
@@ -365,13 +385,19 @@ class FileOutput:
         self._pending.parts[state.target] = self._number(handle.path, state.target) + 1
         return msgspec.structs.replace(state, length=at, crc=crc, lines=lines, status="left", open=False)
 
-    def _cut(self, file: TextFile, handle: Handle) -> None:
-        """Back to what the ledger says, durably."""
-        if file.size() > handle.state.length:
-            file.cut(handle.state.length)
+    def _undo(self, handle: Handle) -> None:
+        """Take away what a failed round appended, and nothing else, durably."""
+        self._cut(handle, length_without(handle.file, handle.state.length, handle.ours, handle.done))
+
+    def _cut(self, handle: Handle, length: int) -> None:
+        """Make a file as short as that, durably."""
+        size = handle.file.size()
+        if size > length:
+            _log.info("%s: cut back from %d to %d bytes; what goes is pulled again", handle.path, size, length)
+            handle.file.cut(length)
             self._counters["cut_back"] += 1
         try:
-            file.sync()
+            handle.file.sync()
         except OSError:
             if not handle.sync_failed:
                 raise
@@ -405,9 +431,11 @@ class FileOutput:
         """Close a file that is as the ledger says, and say so in it."""
         if handle.dirty:
             with suppress(OSError):
-                self._cut(handle.file, handle)
+                self._undo(handle)
+        if handle.dirty:
+            self._unsettled[handle.path] = handle.ours, handle.done
         # Another output may have written the file since: then it is not for this one to say how it is.
-        if not handle.dirty and self._state(handle.path) == handle.state:
+        elif self._state(handle.path) == handle.state:
             self._pending.files[handle.path] = msgspec.structs.replace(handle.state, open=False)
         self._forget(handle)
 
@@ -424,6 +452,17 @@ class FileOutput:
     @staticmethod
     def _number(path: str, target: str) -> int:
         return int(path.removeprefix(f"{target}.part")) if path != target else 1
+
+
+def _wrong_length(size: int, recorded: int, ours: Sequence[Buffer] | None) -> str:
+    """What is wrong with a file that is not as long as recorded; with `ours`, a round failed meanwhile."""
+    text = f"it has {size} bytes and should have {recorded}"
+    if size > recorded and ours:
+        text += (
+            "; someone else appended to it while a round failed, and records may be among what is behind the "
+            "recorded bytes that are in the next part too"
+        )
+    return text
 
 
 def _part_path(target: str, number: int) -> str:
