@@ -19,17 +19,20 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import sqlite_utils
 
 from cidr.errors import CatalogueBroken, LoggerFenced
 from cidr.names import CATALOGUE
 from cidr.segment import FORMAT, Header
 from cidr.timeline import Segment, unheld
 from cidr.types import Family, SeriesStat, Span, Tier
+
+if TYPE_CHECKING:
+    import sqlite_utils
 
 # Two loggers, a maintainer and readers share the file; each holds it for milliseconds.
 BUSY_SECONDS = 60.0
@@ -49,7 +52,6 @@ class Catalogue:
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         self.path = path
         self._connection = connection
-        self._db = sqlite_utils.Database(connection)
 
     @classmethod
     def create(cls, base: Path, path: Path | None = None) -> Catalogue:
@@ -78,6 +80,13 @@ class Catalogue:
         catalogue = cls(connection, None)
         catalogue._make_tables()
         return catalogue
+
+    @cached_property
+    def _db(self) -> sqlite_utils.Database:
+        """For writing. Who only asks does not wait until it is loaded: it brings pandas along where that is there."""
+        import sqlite_utils
+
+        return sqlite_utils.Database(self._connection)
 
     def close(self) -> None:
         """Let go of the file."""

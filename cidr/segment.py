@@ -220,7 +220,18 @@ def decode(table: pa.Table, family: Family) -> Counts:
 
 
 def _numpy(table: pa.Table, name: str, dtype: type[np.generic]) -> Any:
-    return table.column(name).to_numpy().astype(dtype, copy=False)
+    """A column as it lies in memory: the library's own way loads pandas, where that is installed."""
+    parts = [_values(chunk, np.dtype(dtype)) for chunk in table.column(name).chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
+
+
+def _values(chunk: pa.Array, dtype: np.dtype[Any]) -> Any:
+    if chunk.null_count or chunk.type != pa.from_numpy_dtype(dtype):
+        raise pa.ArrowInvalid(f"a column of {chunk.type} with {chunk.null_count} nulls, where {dtype} was expected")
+    memory = chunk.buffers()[1]
+    if memory is None or not len(chunk):
+        return np.empty(0, dtype)
+    return np.frombuffer(memory, dtype, len(chunk), chunk.offset * dtype.itemsize)
 
 
 def _groups_with(metadata: Any, family: Family, blocks: Sequence[Block]) -> list[int]:

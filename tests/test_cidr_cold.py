@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -234,3 +236,21 @@ def test_a_copy_of_counts_is_the_same(rng: random.Random) -> None:
         again = counts.copy()
         assert dictionary(again) == dictionary(counts)
         assert not np.shares_memory(again.low, counts.low)
+
+
+def test_a_question_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    for number in range(2):
+        maker.put("spam", number * MINUTE, (number + 1) * MINUTE, {1: 1, 2: 2})
+    maker.catalogue().close()
+    query = "show count for 0.0.0.0/8 in spam"
+    program = (
+        "import atexit, sys; from cidr.cli.main import cli\n"
+        "atexit.register(lambda: print(*sorted({name.partition('.')[0] for name in sys.modules})))\n"
+        f"cli(['--base-dir', {str(tmp_path)!r}, '--format', 'csv', '-e', {query!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert {"pyarrow", "lark"} <= loaded, done.stdout
+    unneeded = {"pandas", "sqlite_utils", "starlette", "uvicorn", "prompt_toolkit", "PIL", "jinja2", "zmq", "duckdb"}
+    assert not loaded & unneeded
