@@ -11,7 +11,8 @@ way, which finds the words for what is wrong with it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,10 @@ from cidr.types import Block, Family
 
 # More blocks than these are looked for in each segment by itself: here every row is compared with every block.
 BLOCKS_MAX = 8
-# So much is decoded in one call; unpacked it is several times as much.
-BATCH_BYTES = 8 << 20
+# So much is decoded in one call, unpacked several times as much: a few milliseconds.
+BATCH_BYTES = 512 << 10
+# So many files that are read by themselves make a batch too.
+ALONE_MAX = 4
 _SHAPES = {
     family: [FooterColumn(name, None if name == "count" else 32 if family is Family.V4 else 64) for name in names]
     for family, names in COLUMNS.items()
@@ -39,64 +42,76 @@ _SHAPES = {
 
 def read_blocks(base: Path, segments: Sequence[Segment], blocks: Sequence[Block]) -> Counts:
     """The sum of the segments, which are of one family, within the blocks. Raises SegmentDamaged, SegmentGone."""
-    family = segments[0].family
-    if len(blocks) > BLOCKS_MAX:
-        return merge([read(base / segment.path, family, blocks) for segment in segments])
-    found: list[Counts] = []
-    batch = _Batch(family)
+    return merge([batch.counts() for batch in batches(base, segments, blocks)])
+
+
+def batches(base: Path, segments: Sequence[Segment], blocks: Sequence[Block]) -> Iterator[Batch]:
+    """What is to be decoded, fetched already. Fetching is for one thread, whose many short calls would only wait for
+    each other's locks in several; decoding is for all there are."""
+    batch = Batch(base, segments[0].family, blocks)
     for segment in segments:
-        if not batch.add(base / segment.path, segment, blocks):
-            found.append(read(base / segment.path, family, blocks))
-        if batch.bytes > BATCH_BYTES:
-            found.append(batch.counts(base, blocks))
-            batch = _Batch(family)
-    return merge([*found, batch.counts(base, blocks)])
+        batch.add(segment)
+        if batch.full:
+            yield batch
+            batch = Batch(base, batch.family, blocks)
+    yield batch
 
 
-class _Batch:
-    """Row groups of several segments, as they lie in their files."""
+class Batch:
+    """Row groups of several segments, as they lie in their files; and segments that are read by themselves."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, base: Path, family: Family, blocks: Sequence[Block]) -> None:
         self.family = family
-        self.bytes = len(MAGIC)
+        self._base = base
+        self._blocks = blocks
+        self._bytes = len(MAGIC)
         self._parts: list[bytes] = [MAGIC]
         self._groups: list[tuple[int, list[Chunk]]] = []
         self._segments: list[Segment] = []
+        self._alone: list[Segment] = []
 
-    def add(self, path: Path, segment: Segment, blocks: Sequence[Block]) -> bool:
-        """Fetch what may be needed of a segment; False when that is not known, or cannot be had."""
-        try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False
+    @property
+    def full(self) -> bool:
+        """Whether it is enough for one call."""
+        return self._bytes > BATCH_BYTES or len(self._alone) >= ALONE_MAX
+
+    def add(self, segment: Segment) -> None:
+        """Fetch what may be needed of a segment."""
+        table = None
+        with suppress(OSError):
+            table = self._fetched(segment) if len(self._blocks) <= BLOCKS_MAX else None
+        (self._alone if table is None else self._segments).append(segment)
+
+    def _fetched(self, segment: Segment) -> Table | None:
+        """The row groups that were fetched; None when the segment does not tell of them. Raises OSError."""
+        file = os.open(self._base / segment.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             columns = len(COLUMNS[self.family])
             tail = line_bytes(-(-segment.rows // ROW_GROUP_ROWS), columns) + BEHIND_BYTES
             table = find(os.pread(file, tail, max(os.fstat(file).st_size - tail, 0)), columns)
             if table is None or table["rows"].sum() != segment.rows:
-                return False
-            self._take(file, table[_wanted(table["first"], self.family, blocks)])
-        except OSError:
-            return False
+                return None
+            table = table[_wanted(table["first"], self.family, self._blocks)]
+            self._take(table, [_part(file, chunks) for chunks in table["chunks"].tolist()])
+            return table
         finally:
             os.close(file)
-        self._segments.append(segment)
-        return True
 
-    def _take(self, file: int, table: Table) -> None:
-        """Raises OSError when a file is shorter than it was."""
-        for rows, chunks in zip(table["rows"].tolist(), table["chunks"].tolist(), strict=True):
-            begin, size = chunks[0][0] or chunks[0][1], sum(length for _, _, length in chunks)
-            part = os.pread(file, size, begin)
-            if len(part) != size:
-                raise OSError("short read")
-            shift = self.bytes - begin
+    def _take(self, table: Table, parts: Sequence[bytes]) -> None:
+        for rows, chunks, part in zip(table["rows"].tolist(), table["chunks"].tolist(), parts, strict=True):
+            shift = self._bytes - _begin(chunks)
             self._groups.append((rows, [(d and d + shift, data + shift, length) for d, data, length in chunks]))
             self._parts.append(part)
-            self.bytes += size
+            self._bytes += len(part)
 
-    def counts(self, base: Path, blocks: Sequence[Block]) -> Counts:
-        """What of it lies in the blocks, added up."""
+    def counts(self) -> Counts:
+        """What of it lies in the blocks, added up. Raises SegmentDamaged, SegmentGone."""
+        return merge([self._together(), *map(self._by_itself, self._alone)])
+
+    def _by_itself(self, segment: Segment) -> Counts:
+        return read(self._base / segment.path, self.family, self._blocks)
+
+    def _together(self) -> Counts:
         if not self._groups:
             return empty(self.family)
         data = b"".join((*self._parts, footer(_SHAPES[self.family], self._groups)))
@@ -104,10 +119,24 @@ class _Batch:
             file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True)
             counts = decode(file.read(use_threads=False), self.family)
         except (pa.ArrowException, OSError):  # one of them is damaged: which, and how, its own footer tells
-            return merge([read(base / segment.path, self.family, blocks) for segment in self._segments])
-        keep = _within(counts, blocks)
+            return merge([self._by_itself(segment) for segment in self._segments])
+        keep = _within(counts, self._blocks)
         high = counts.high[keep] if counts.high is not None else None
         return from_unsorted(self.family, counts.low[keep], counts.counts[keep], high)
+
+
+def _begin(chunks: Sequence[Chunk]) -> int:
+    dictionary, data, _ = chunks[0]
+    return dictionary or data
+
+
+def _part(file: int, chunks: Sequence[Chunk]) -> bytes:
+    """The bytes of a row group. Raises OSError when the file is shorter than it was."""
+    size = sum(length for _, _, length in chunks)
+    part = os.pread(file, size, _begin(chunks))
+    if len(part) != size:
+        raise OSError("short read")
+    return part
 
 
 def _wanted(firsts: NDArray[np.uint64], family: Family, blocks: Sequence[Block]) -> NDArray[np.bool_]:
