@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jlogd.manager import orders
 from jlogd.manager.compress import Compressor
-from jlogd.manager.config import ManagedNode, ManagerConfig, wanted
+from jlogd.manager.config import ManagedNode, ManagerConfig, output_of, wanted
 from jlogd.manager.files import FileOptions, FileOutput
 from jlogd.manager.hub import Hub
 from jlogd.manager.ledger import LmdbLedger
@@ -80,7 +80,10 @@ class Manager:
         if not self._leaving:
             self._apply()
         self._clerk.start()
-        _log.info("manager %s pulls from %d nodes into %s", self.name, len(self.config.node), self.config.files)
+        config = self.config
+        places = dict.fromkeys(output_of(config, rule).partition(":")[2] or "standard output" for rule in config.rules)
+        nodes = f"{len(config.node)} node{'' if len(config.node) == 1 else 's'}"
+        _log.info("manager %s pulls from %s into %s", self.name, nodes, ", ".join(places))
 
     def reload(self, config: ManagerConfig) -> None:
         """Go over to other nodes and rules. What else is in it takes effect at the next start."""

@@ -75,6 +75,7 @@ class Pull:
         self.error = ""
         self.state = state
         self.next = state.next if state else None
+        self._begun = 1  # where the node had it begin, while nothing is in the ledger
         self.stat: LogStat | None = None
         self.told_at = 0.0  # when the log's state was told last
         self.moved = time.monotonic()  # when something was last committed, or there was nothing to commit
@@ -127,8 +128,13 @@ class Pull:
     def told(self, stat: LogStat) -> None:
         """How the log is now."""
         self.stat, self.told_at = stat, time.monotonic()
-        if self.state is None or stat.next <= self.state.next:
+        if stat.next <= max(self.following, stat.first):
             self.moved = time.monotonic()
+
+    @property
+    def following(self) -> int:
+        """The first record that is not written. A subscriber that another manager had may begin anywhere."""
+        return self.state.next if self.state is not None else self._begun
 
     def close(self) -> None:
         """Let the name go, what was committed checkpointed."""
@@ -277,6 +283,8 @@ class Pull:
             self.moved = time.monotonic()
             if self.next is None:
                 self.next = message.next
+            if self.state is None:
+                self._begun = message.next
         elif isinstance(message, messages.Refused | messages.Ended):
             self._session.forget(self._sub)
             self._sub = 0

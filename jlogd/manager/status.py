@@ -85,7 +85,7 @@ def node_status(session: NodeSession) -> NodeStatus:
 def pull_status(session: NodeSession, pull: Pull, trouble: str) -> PullStatus:
     """How a pull is; `trouble` is why what it read cannot be written."""
     source, state, stat = pull.source, pull.state, pull.stat
-    following = state.next if state is not None else 1
+    following = pull.following
     lag_records = max(0, stat.next - max(following, stat.first)) if stat is not None else 0
     mine = next((one for one in stat.subscribers if one.name == source.subscriber), None) if stat is not None else None
     behind = mine if mine is not None and lag_records else None
@@ -128,5 +128,4 @@ def is_drained(session: NodeSession, since: float) -> bool:
 
 def _is_done(pull: Pull) -> bool:
     """Whether a pull has, as far as is known, nothing to do."""
-    following = pull.state.next if pull.state is not None else 1
-    return pull.phase == "streaming" and (pull.stat is None or pull.stat.next <= max(following, pull.stat.first))
+    return pull.phase == "streaming" and (pull.stat is None or pull.stat.next <= max(pull.following, pull.stat.first))
