@@ -37,7 +37,7 @@ Wanted = Callable[[ManagedNode, list[str]], list[Source]]
 TICK_SECONDS = 0.1
 # Credit of one pull: enough that the next round gathers while one is written, with few of them; a share of the memory
 # and of the node's with many. A node sends a batch whatever is left of its credit, so each may go beyond it by one.
-WINDOW_BYTES_MAX = 16 << 20
+WINDOW_BYTES_MAX = 8 << 20
 WINDOW_BYTES_MIN = 16 << 10
 # What all pulls of one node may have under way: a node grants a fixed sum, to all who ask (CREDIT_BYTES_TOTAL there).
 NODE_BYTES = 32 << 20
