@@ -35,9 +35,11 @@ fuzz: $(VENV)/dev.stamp
 		$(BIN)/python tests/fuzz/run.py $$target -runs=$(FUZZ_RUNS) || exit 1; done; do :; done
 
 bench: packages $(VENV)/bench.stamp
+	@packaging/bench-syslog-ng var/bench/syslog-ng
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench $(BENCH_ARGS)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m bench counts)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m bench.vip kernel)
+	$(if $(BENCH_ARGS),,$(BIN)/python -m bench.vip scale)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m bench.vip failover)
 
 # Debian packages that tests and benchmarks use; without root they are said to be missing, and their tests skipped.

@@ -62,6 +62,9 @@ class ModelText:
     def identity(self) -> int:
         return self._store.medium.inode(self._file.node)
 
+    def mode(self) -> int:
+        return 0o640
+
     def close(self) -> None:
         self._file.close()
 

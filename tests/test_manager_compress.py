@@ -31,7 +31,7 @@ def node(count: int = 4, at: int = NOON_NS) -> Node:
 
 def manager(medium: Medium) -> Manager:
     made = Manager(medium)
-    made.output.compress(Compressor(made.output._store, made.ledger, lambda work: work(), 0o640))
+    made.output.compress(Compressor(made.output._store, made.ledger, lambda work: work()))
     return made
 
 
@@ -73,6 +73,21 @@ def test_what_comes_late_goes_into_the_next_part_and_is_compressed_too() -> None
     closed(made, 5, start=100_000)
     assert all(path.endswith(".zst") for path in medium.paths())
     assert sorted(contents(medium).splitlines()) == sorted(found.text().splitlines())
+
+
+def test_what_another_output_of_the_ledger_writes_to_is_left_alone() -> None:
+    """And two outputs have one compressor: each would take what the other is at."""
+    medium, found = Medium(), node()
+    made = manager(medium)
+    made.pull([found])
+    [path] = medium.paths()
+    writing = [path]
+    made.output._compressor.watch(writing.__contains__)  # type: ignore[union-attr]
+    closed(made)
+    assert path in medium.paths() and medium.ledger[1][path].status == "live"
+    writing.clear()
+    closed(made, start=100_000)
+    assert medium.paths() == [f"{path}.zst"] and contents(medium) == found.text()
 
 
 def calls_of_a_run() -> tuple[int, int]:

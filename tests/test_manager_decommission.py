@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from cli_support import Ended, done, failed, process
+from cli_support import Ended, done, failed, jlogctl, process
 from daemon_support import SECONDS_MAX, until
 from manager_nodes import numbered
 from manager_processes import ManagerProcess, NodeProcess, running
@@ -88,6 +88,7 @@ def test_an_interrupted_drain_goes_on(tmp_path: Path) -> None:
             until(lambda: manager.status()["leaving"] == "draining", "it drains")
             started.send_signal(signal.SIGINT)
             assert started.wait(SECONDS_MAX) == 3
+            assert started.stderr is not None and b"mgr1 goes on with it; run this again" in started.stderr.read()
         manager.kill()
         manager.launch()
         until(lambda: manager.get("/readyz")[0] == 200, "the manager is ready")
@@ -107,6 +108,13 @@ def test_a_node_is_drained_when_everybody_has_everything(tmp_path: Path) -> None
         fill(node, 0, 100)
         left = command(manager.config, "node", "drain", "node0", "--once")
         assert left.code == 1 and "mainlog: other lags 100 records, and nobody consumes it" in left.out
+        # What it says to do, does it.
+        with jlogd.open(node.address) as log:
+            log.add_subscriber("forgotten")
+        told = command(manager.config, "node", "drain", "node0", "--once").out
+        [line] = [line for line in told.splitlines() if "forgotten lags" in line]
+        done(jlogctl(*line.partition("jlogctl ")[2].split()))
+        assert "forgotten" not in subscribers(node)
         with jlogd.open(node.address) as log, log.subscriber("other") as subscriber:
             for batch in subscriber:
                 batch.checkpoint()

@@ -1,5 +1,6 @@
 """A cluster of three nodes and two managers on a network of their own, with keys: links cut, packets dropped, every
-process killed in turn, while a load runs. At the end each manager's files hold what was acknowledged, once.
+process killed in turn, while a load runs; and cuts that outlast every patience. At the end each manager's files hold
+what was acknowledged, once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +97,20 @@ class Manager(Process):
             f'[manager]\nkey = "{secret}"\nfiles = "{directory}/files/%{{node}}"\n{tables}'
         )
 
+    def has_lost(self, node: str) -> bool:
+        return f"node {node}: lost the node" in self.errors.read_text()
+
     def text(self, node: str) -> bytes:
         base = self.directory / "files" / node
         paths = [base, *(base.with_name(f"{node}.part{number}") for number in range(2, 50))]
         return b"".join(path.read_bytes() for path in paths if path.exists())
 
 
-def until_moving(managers: list[Manager], but: tuple[str, str] = ("", "")) -> None:
-    """Every manager writes something of every node."""
+def until_moving(managers: list[Manager], but: tuple[str, ...] = ()) -> None:
+    """Every manager writes something of every node, but these."""
     for manager in managers:
         for node in NODES:
-            if (manager.name, node) != but:
+            if node not in but:
                 before = len(manager.text(node))
                 until(lambda m=manager, n=node, b=before: len(m.text(n)) > b, f"{manager.name} pulls from {node}")
 
@@ -142,36 +148,85 @@ def disturbances(net: Network, everybody: list[Process], rng: random.Random) -> 
     return found
 
 
+class Cluster:
+    """All of it, with a load on every node."""
+
+    def __init__(self, net: Network, directory: Path) -> None:
+        keys = {name: make_pair(name) for name in (*NODES, *MANAGERS)}
+        self.nodes = [Node(net, n, directory / n, keys[n], {m: keys[m] for m in MANAGERS}) for n in NODES]
+        self.managers = [Manager(net, m, directory / m, keys[m], {n: keys[n] for n in NODES}) for m in MANAGERS]
+        self.everybody: list[Process] = [*self.nodes, *self.managers]
+        self._loads: list[Load] = []
+
+    def begin(self) -> None:
+        for process in self.everybody:
+            process.launch()
+        for node in self.nodes:
+            until(node.is_ready, f"{node.name} is ready")
+        self._loads = [Load(node) for node in self.nodes]  # type: ignore[arg-type]
+        for load in self._loads:
+            load.start()
+        until_moving(self.managers)
+
+    def end(self) -> None:
+        """No more load; everything acknowledged is in each manager's files, once, in order."""
+        totals = [load.end() for load in self._loads]
+        for manager in self.managers:
+            for node, total in zip(NODES, totals, strict=True):
+                until(lambda m=manager, n=node, t=total: m.text(n).count(b"\n") >= t, "everything is there")
+                assert numbers(manager.text(node)) == list(range(total)), (manager.name, node)
+        for process in self.everybody:
+            process.end(signal.SIGTERM)
+            assert "Traceback" not in process.errors.read_text(), process.errors.read_text()
+
+    def close(self) -> None:
+        for process in self.everybody:
+            if process.process is not None and process.process.poll() is None:
+                process.end()
+        for node in self.nodes:
+            node.socket.unlink(missing_ok=True)
+
+
+@contextmanager
+def cluster(directory: Path) -> Iterator[tuple[Network, Cluster]]:
+    """A cluster that runs, on its network."""
+    with network([*NODES, *MANAGERS]) as net:
+        made = Cluster(net, directory)
+        try:
+            made.begin()
+            yield net, made
+        finally:
+            made.close()
+
+
 @pytest.mark.slow
 def test_a_cluster_through_cuts_and_kills(tmp_path: Path, rng: random.Random) -> None:
-    with network([*NODES, *MANAGERS]) as net:
-        keys = {name: make_pair(name) for name in (*NODES, *MANAGERS)}
-        nodes = [Node(net, n, tmp_path / n, keys[n], {m: keys[m] for m in MANAGERS}) for n in NODES]
-        managers = [Manager(net, m, tmp_path / m, keys[m], {n: keys[n] for n in NODES}) for m in MANAGERS]
-        everybody: list[Process] = [*nodes, *managers]
-        try:
-            for process in everybody:
-                process.launch()
-            for node in nodes:
-                until(node.is_ready, f"{node.name} is ready")
-            loads = [Load(node) for node in nodes]  # type: ignore[arg-type]
-            for load in loads:
-                load.start()
-            until_moving(managers)
-            for happen in disturbances(net, everybody, rng):
-                happen()
-                until_moving(managers)
-            totals = [load.end() for load in loads]
-            for manager in managers:
-                for node, total in zip(NODES, totals, strict=True):
-                    until(lambda m=manager, n=node, t=total: m.text(n).count(b"\n") >= t, "everything is there")
-                    assert numbers(manager.text(node)) == list(range(total)), (manager.name, node)
-            for process in everybody:
-                process.end(signal.SIGTERM)
-                assert "Traceback" not in process.errors.read_text(), process.errors.read_text()
-        finally:
-            for process in everybody:
-                if process.process is not None and process.process.poll() is None:
-                    process.end()
-            for node in nodes:
-                node.socket.unlink(missing_ok=True)
+    with cluster(tmp_path) as (net, found):
+        for happen in disturbances(net, found.everybody, rng):
+            happen()
+            until_moving(found.managers)
+        found.end()
+
+
+@pytest.mark.slow
+def test_partitions_that_outlast_every_patience(tmp_path: Path) -> None:
+    """Until the managers took the nodes for gone: a node without a link, one whose packets do not arrive at a manager,
+    and one that a manager's packets do not arrive at."""
+    with cluster(tmp_path) as (net, found):
+        left, right = found.managers
+        net.link("node0", up=False)
+        net.drop("mgr0", "node1")
+        net.drop("node2", "mgr1")
+        cut = [(left, "node0"), (right, "node0"), (left, "node1"), (right, "node2")]
+        for manager, node in cut:
+            until(lambda m=manager, n=node: m.has_lost(n), f"{manager.name} takes {node} for gone")
+        before = {(m.name, n): len(m.text(n)) for m, n in cut}
+        # Who is not cut goes on meanwhile.
+        until_moving([left], but=("node0", "node1"))
+        until_moving([right], but=("node0", "node2"))
+        assert before == {(m.name, n): len(m.text(n)) for m, n in cut}, "something came through"
+        net.link("node0", up=True)
+        net.heal("mgr0")
+        net.heal("node2")
+        until_moving(found.managers)
+        found.end()

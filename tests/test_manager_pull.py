@@ -76,6 +76,23 @@ def test_a_node_that_is_away_delays_nobody_and_is_a_problem_after_a_while(tmp_pa
         until(lambda: any("node gone is away" in problem for problem in manager.problems()), "the node is missed")
 
 
+def test_who_is_away_has_no_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jlogd.manager.pull.RATE_SECONDS", 0.1)
+    with cluster(tmp_path) as found:
+        found.begin()
+        found.until_state("streaming")
+
+        def moving() -> bool:
+            append(found.nodes[0], *numbered(0, 10))
+            return bool(found.pull().records_a_second)
+
+        until(moving, "there is a rate")
+        monkeypatch.setattr("jlogd.manager.pull.RATE_SECONDS", 1e9)
+        assert found.pull().records_a_second > 0
+        found.nodes[0].stop()
+        assert found.until_state("away").records_a_second == 0
+
+
 def test_a_gap_is_in_the_file_and_in_the_counters(tmp_path: Path) -> None:
     with cluster(tmp_path, 0) as found:
         node = found.add_node("n0", settings=Settings(segment_bytes=4096))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zstandard
 from cli_support import done, jlogctl
 from daemon_support import until
 from manager_nodes import numbered
@@ -18,7 +19,9 @@ from jlogd.journal.batch import encode
 from jlogd.journal.journal import Journal
 from jlogd.manager import orders
 from jlogd.manager.config import TextLog
+from jlogd.manager.ledger import LmdbLedger
 from jlogd.manager.texts import Texts
+from jlogd.manager.verify import verify
 
 
 class Node:
@@ -129,6 +132,43 @@ def test_a_file_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "log").unlink()
     assert node.until_lines(10) == numbered(0, 10)
     node.close()
+
+
+def test_closed_days_are_compressed_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two logs of one ledger with it, one without."""
+    monkeypatch.setattr("jlogd.manager.compress.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("jlogd.manager.compress.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("jlogd.manager.handles.IDLE_SECONDS", 0.0)
+    names = ("one", "two", "three")
+    journals = {}
+    for name in names:
+        jlogd.create(tmp_path / name)
+        journals[name] = Journal.open(tmp_path / name)
+    texts = Texts(tmp_path / "ledger", "east1", "east", journals.__getitem__)
+    template = str(tmp_path / "text" / "%{log}-%Y%m%d-%H%M%S")
+    modes = {"one": "0600", "two": "0644", "three": "0640"}
+    texts.replace({n: TextLog(template, 0, modes[n], "utc", "none" if n == "three" else "zstd") for n in names})
+
+    def endings(name: str) -> set[str]:
+        return {path.suffix for path in (tmp_path / "text").glob(f"{name}-*")}
+
+    for journal in journals.values():
+        journal.commit([encode(numbered(0, 1000))])
+    until(
+        lambda: endings("one") == endings("two") == {".zst"},
+        "they are compressed, and what they were made from is gone",
+    )
+    assert endings("three") == {""}
+    for name in ("one", "two"):
+        [path] = (tmp_path / "text").glob(f"{name}-*")
+        assert path.stat().st_mode & 0o777 == int(modes[name], 8)
+        assert zstandard.decompress(path.read_bytes()).splitlines() == numbered(0, 1000)
+    texts.stop()
+    for journal in journals.values():
+        journal.close()
+    ledger = LmdbLedger(tmp_path / "ledger")
+    assert verify(ledger).right
+    ledger.close()
 
 
 @pytest.mark.slow

@@ -308,7 +308,7 @@ def _managed(state: State) -> list[float]:
 
 
 def _rival(context: Context, directory: Path, rival: Rival) -> Row:
-    if not rival.program:
+    if not rival.command:
         return _row(rival.key, rival.label, failure=rival.missing)
     blocks = _rival_blocks(context)
     data = b"".join(b"<13>%s\n" % record[4:] for record in make_records(RECORD_BYTES, BLOCK_RECORDS))

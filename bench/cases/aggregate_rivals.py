@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.crew import State
-from bench.servers import Server, free_port
+from bench.servers import Server, ServerFailed, free_port
 
+# Where packaging/bench-syslog-ng unpacks it.
+NG_UNPACKED = Path(__file__).parents[2] / "var/bench/syslog-ng"
+VERSION_SECONDS_MAX = 60.0
 _NODE = """\
 global(workDirectory="{directory}" processInternalMessages="off" maxMessageSize="64k")
 module(load="imtcp")
@@ -54,7 +60,7 @@ class Rival:
     key: str
     label: str
     durability: str
-    program: str
+    command: Sequence[str]  # empty when it is not there
     missing: str
     arguments: tuple[str, ...]
     forms: tuple[str, str]
@@ -65,13 +71,14 @@ class Rival:
         """The file that is written, and the ports of the nodes."""
         servers: list[Server] = []
         file, central = directory / "all", free_port()
+        values = self.values if self.key != "syslog-ng" else {"version": self._version()}
 
         def start(name: str, form: str, port: int) -> None:
             place = directory / name
             place.mkdir()
             config = place / "conf"
-            config.write_text(form.format(directory=place, file=file, port=port, central=central, **self.values))
-            servers.append(Server([self.program, *self.arguments, *self._own(place), "-f", str(config)], place))
+            config.write_text(form.format(directory=place, file=file, port=port, central=central, **values))
+            servers.append(Server([*self.command, *self.arguments, *self._own(place), "-f", str(config)], place))
             servers[-1].wait_for_port(port)
 
         try:
@@ -83,6 +90,16 @@ class Rival:
         finally:
             for server in reversed(servers):
                 server.stop()
+
+    def _version(self) -> str:
+        """That of the configuration."""
+        told = subprocess.run(
+            [*self.command, "--version"], capture_output=True, text=True, timeout=VERSION_SECONDS_MAX, check=False
+        )
+        version = re.search(r"^Config version: (\S+)", told.stdout, re.MULTILINE)
+        if version is None:
+            raise ServerFailed(f"syslog-ng does not start: {told.stderr.strip()[-200:]}")
+        return version[1]
 
     def _own(self, place: Path) -> list[str]:
         """What would be shared otherwise."""
@@ -104,6 +121,7 @@ class Rival:
 def rivals() -> list[Rival]:
     """All of them, installed or not."""
     rsyslog, missing = _program("rsyslogd"), "rsyslogd is not installed"
+    without_ng = "syslog-ng is not installed (it excludes rsyslog on Debian), nor unpacked by packaging/bench-syslog-ng"
     forms = (_NODE, _CENTRAL)
     assisted, on_disk = {"queue": "LinkedList"}, {"queue": "Disk"}
     return [
@@ -116,13 +134,24 @@ def rivals() -> list[Rival]:
             on_disk,
         ),
         Rival(
-            "syslog-ng", "syslog-ng", "disk-buffer reliable, file fsync", _program("syslog-ng"),
-            "syslog-ng is not installed (it excludes rsyslog on Debian)", ("-F", "--no-caps"), (_NG_NODE, _NG_CENTRAL),
-            {"version": "3.38"},
+            "syslog-ng", "syslog-ng", "disk-buffer reliable, file fsync", _ng_command(), without_ng,
+            ("-F", "--no-caps"), (_NG_NODE, _NG_CENTRAL),
         ),
     ]  # fmt: skip
 
 
-def _program(name: str) -> str:
+def _program(name: str) -> list[str]:
     places = (Path(place) / name for place in ("/usr/sbin", "/usr/local/sbin"))
-    return shutil.which(name) or next((str(path) for path in places if path.exists()), "")
+    found = shutil.which(name) or next((str(path) for path in places if path.exists()), "")
+    return [found] if found else []
+
+
+def _ng_command() -> list[str]:
+    """How syslog-ng is started: as it is installed, or with what it was unpacked with; empty when it is not there."""
+    program, unpacked = _program("syslog-ng"), NG_UNPACKED / "usr/sbin/syslog-ng"
+    if program or not unpacked.exists():
+        return program
+    libraries = dict.fromkeys(str(path.parent) for path in NG_UNPACKED.rglob("*.so.*"))
+    modules = [str(path) for path in NG_UNPACKED.glob("usr/lib/syslog-ng/[0-9]*")]
+    paths = f"LD_LIBRARY_PATH={os.pathsep.join(libraries)}"
+    return ["env", paths, str(unpacked), f"--module-path={os.pathsep.join(modules)}"]

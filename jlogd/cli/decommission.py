@@ -58,13 +58,18 @@ def decommission(name: str, drain: bool, yes: bool, config: Path | None) -> int:
     running = name == found.manager_name and _is_running(found)
     if drain and not running:
         raise UsageError(
-            f"manager {name} does not run here, so it cannot drain; run this on its machine, or leave out --drain"
+            f"manager {name} does not run here, so it cannot drain: start it (jlogd manager), run this on its machine, "
+            "or leave out --drain, and what it has not pulled is given up"
         )
     _check_known(found, name)
     if not yes:
         _confirm(found, name, names, drain)
     if running:
-        _let_go(found, name, drain)
+        try:
+            _let_go(found, name, drain)
+        except KeyboardInterrupt:
+            warn(f"manager {name} goes on with it; run this again to have its subscribers removed from the nodes")
+            raise
     return _remove(found, names)
 
 
@@ -133,9 +138,14 @@ def _left(census: NodeCensus, before: dict[str, int]) -> list[str]:
             found.append(f"{stat.name}: still takes records in, {units.counted(taken, 'record')} since the last look")
         for one in stat.subscribers:
             if one.lag_records:
-                nobody = "" if one.holder else ", and nobody consumes it"
+                nobody = "" if one.holder else f", and nobody consumes it: {_what_to_do(census, stat.name, one.name)}"
                 found.append(f"{stat.name}: {one.name} lags {units.counted(one.lag_records, 'record')}{nobody}")
     return found
+
+
+def _what_to_do(census: NodeCensus, log: str, name: str) -> str:
+    command = f"jlogctl subscriber remove {census.node.address}/{log} {name}"
+    return f"start what consumes as {name}, or give up what it has not read: {command}"
 
 
 def _subscribers(config: Config, name: str) -> list[str]:

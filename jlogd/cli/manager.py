@@ -21,6 +21,8 @@ from jlogd.errors import RemoteError, UsageError
 
 if TYPE_CHECKING:
     from jlogd.daemon.config import Config
+    from jlogd.manager.journals import JournalReport
+    from jlogd.manager.ledger import LmdbLedger
     from jlogd.manager.orders import Resume
     from jlogd.manager.status import ManagerStatus, PullStatus
 
@@ -96,17 +98,22 @@ def status(config: Path | None, watch: bool, interval: float, as_json: bool) -> 
 @manager.command("verify")
 @config_option
 @text_option
+@click.option("--journals", is_flag=True, help="Compare the files with what the nodes still hold, too.")
 @json_option
-def verify(config: Path | None, text: bool, as_json: bool) -> int:
+def verify(config: Path | None, text: bool, journals: bool, as_json: bool) -> int:
     """Prove that nothing is missing, doubled or changed in the files.
 
     Every file is read: its length, checksum and lines must be those of the ledger; and the counts of all files must add
     up to what was pulled, number by number. The manager may run meanwhile. Exit code 1: something is not right. What
     someone appended to a file is named, and is no reason to doubt what is before it.
 
+    With --journals the nodes are asked for the records that they still hold, all of them, and the files must have these
+    once and in order. A log that cannot be compared, because its node is away for example, is named; exit code 1 then.
+
     \b
     Examples:
       jlogctl manager verify
+      jlogctl manager verify --journals
       jlogctl manager verify --config /etc/jlogd/jlogd.toml --json
       jlogctl manager verify --text
     """
@@ -118,11 +125,14 @@ def verify(config: Path | None, text: bool, as_json: bool) -> int:
     try:
         with progress("verifying") as advance:
             report = verify_ledger(ledger, lambda done, total: advance(done, total))
+        compared = _compared(ledger, config, text) if journals else []
     finally:
         ledger.close()
+    right = report.right and all(one.judgement == "right" for one in compared)
     if as_json:
-        print_json([{**msgspec.to_builtins(report), "right": report.right}])
-        return DONE if report.right else NOT_FOUND
+        more = {"journals": msgspec.to_builtins(compared)} if journals else {}
+        print_json([{**msgspec.to_builtins(report), **more, "right": right}])
+        return DONE if right else NOT_FOUND
     for file in report.files:
         if file.verdict == "added" or file.verdict not in HARMLESS:
             warn(f"{file.path}: {file.text}")
@@ -137,7 +147,34 @@ def verify(config: Path | None, text: bool, as_json: bool) -> int:
     lost = sum(source.lost for source in report.sources)
     gaps = f"; {units.counted(lost, 'record')} marked as lost before they were pulled" if lost else ""
     say(f"{looked} of {units.counted(len(report.sources), 'log')}: {'right' if report.right else 'NOT right'}{gaps}")
-    return DONE if report.right else NOT_FOUND
+    if journals:
+        _tell_compared(compared)
+    return DONE if right else NOT_FOUND
+
+
+def _compared(ledger: LmdbLedger, path: Path | None, text: bool) -> list[JournalReport]:
+    """The files beside what the nodes hold."""
+    from jlogd.manager.journals import compare, pulled, written
+    from jlogd.manager.template import Origin
+
+    config = _load(path)
+    node = config.node
+    origin = Origin(node.name, node.subcluster, "", node.name)
+    place_of = written(config.texts, origin, config.spool) if text else pulled(config.manager, config.manager_name)
+    with progress("comparing") as advance:
+        return compare(ledger, place_of, lambda done, total: advance(done, total))
+
+
+def _tell_compared(compared: list[JournalReport]) -> None:
+    for one in compared:
+        if one.judgement != "right":
+            warn(f"{one.source}: {'' if one.judgement == 'wrong' else 'not compared: '}{one.text}")
+    records = units.counted(sum(one.records for one in compared if one.judgement == "right"), "record")
+    wrong = sum(one.judgement == "wrong" for one in compared)
+    unknown = sum(one.judgement == "unknown" for one in compared)
+    right = len(compared) - wrong - unknown
+    verdict = f"{right} right, {wrong} NOT right, {unknown} not compared" if wrong or unknown else "right"
+    say(f"{records} that the nodes still hold, of {units.counted(len(compared), 'log')}: {verdict}")
 
 
 @manager.command("resume", no_args_is_help=True)

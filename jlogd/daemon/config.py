@@ -24,7 +24,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -119,13 +119,14 @@ class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text_size: Size = Size(0)
     text_mode: Annotated[str, Meta(description=MODE_ACCEPTED)] = "0640"
     text_time_zone: TimeZone = "local"
+    text_compress: Literal["none", "zstd"] = "none"
 
     @property
     def text_log(self) -> TextLog | None:
         """How its text is written; None when it has none."""
         if not self.text:
             return None
-        return TextLog(self.text, int(self.text_size), self.text_mode, self.text_time_zone)
+        return TextLog(self.text, int(self.text_size), self.text_mode, self.text_time_zone, self.text_compress)
 
     @property
     def caps(self) -> Caps:
@@ -240,12 +241,25 @@ def parse(text: str, path: str = "jlogd.toml") -> Config:
     toml = TomlText(text, path)
     mistakes: list[Mistake] = []
     config = read_struct(Config, toml.table, mistakes, units=UNIT_FIELDS)
-    if config is not None:
-        checks = (_check_node, _check_logs, _check_listeners, _check_clients, _check_sources, _check_manager)
-        mistakes = [mistake for check in checks for mistake in check(config)]
+    wrong = {mistake.path[0] for mistake in mistakes if mistake.path}
+    # What stands in tables that can be read is checked all the same: all mistakes at once.
+    sound = config or read_struct(Config, _without(toml.table, mistakes), [], units=UNIT_FIELDS)
+    if sound is not None:
+        checks = [check for check, tables in _CHECKS if not wrong.intersection(tables)]
+        mistakes += [mistake for check in checks for mistake in check(sound)]
     if config is None or mistakes:
         raise toml.error(mistakes)
     return config
+
+
+def _without(table: Mapping[str, object], mistakes: Sequence[Mistake]) -> dict[str, object]:
+    """The tables in which nothing is wrong; of the logs each by itself."""
+    wrong = {mistake.path[:1] for mistake in mistakes}
+    left = {key: value for key, value in table.items() if (key,) not in wrong}
+    logs, bad = table.get("log"), {mistake.path[:2] for mistake in mistakes if mistake.path[:1] == ("log",)}
+    if isinstance(logs, dict) and ("log",) not in bad:
+        left["log"] = {name: log for name, log in logs.items() if ("log", name) not in bad}
+    return left
 
 
 def _check_node(config: Config) -> Iterator[Mistake]:
@@ -399,3 +413,14 @@ def _check_source_names(config: Config) -> Iterator[Mistake]:
         elif name in taken:
             yield Mistake(path, f"found {found_text(name)}, which another source has; accepted: a name of its own")
         taken.add(name)
+
+
+# Each check, and the tables that must be as they were meant for it to say anything that is of use.
+_CHECKS: tuple[tuple[Callable[[Config], Iterator[Mistake]], tuple[str, ...]], ...] = (
+    (_check_node, ("node",)),
+    (_check_logs, ()),  # each log by itself
+    (_check_listeners, ("listen", "auth", "source")),
+    (_check_clients, ("auth",)),
+    (_check_sources, ("source", "log")),
+    (_check_manager, ("manager",)),
+)

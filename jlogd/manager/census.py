@@ -44,7 +44,7 @@ def look(config: ManagerConfig, node: ManagedNode) -> NodeCensus:
     found = NodeCensus(node)
     try:
         for name in list_remote(node.address, keys_of(config, node)):
-            with _open(config, node, name) as log:
+            with open_on(config, node, name) as log:
                 found.logs.append(log.stat())
     except (JlogError, OSError) as error:
         found.error = str(error)
@@ -58,7 +58,7 @@ def remove(config: ManagerConfig, node: ManagedNode, name: str, done: Callable[[
         return census.error
     for log_name, _ in census.held_by(name):
         try:
-            with _open(config, node, log_name) as log:
+            with open_on(config, node, log_name) as log:
                 log.remove_subscriber(name)
         except SubscriberUnknown:
             continue
@@ -68,7 +68,8 @@ def remove(config: ManagerConfig, node: ManagedNode, name: str, done: Callable[[
     return ""
 
 
-def _open(config: ManagerConfig, node: ManagedNode, log: str) -> Log:
+def open_on(config: ManagerConfig, node: ManagedNode, log: str) -> Log:
+    """A log of a node, with the manager's keys."""
     keys = keys_of(config, node)
     return open_log(
         f"{node.address}/{log}", key=keys.key, server_key=keys.server_key, insecure=keys.insecure

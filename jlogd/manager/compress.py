@@ -7,7 +7,9 @@
 
 A crash between two steps leaves both files or the old one; the next look goes on. Records that come late go into
 PATH.part2, which is compressed in its turn. A PATH.zst that is there already is taken when it holds the same bytes, and
-otherwise left alone, and PATH too.
+otherwise left alone, and PATH too. PATH.zst has the mode of PATH.
+
+One compressor is for all outputs of a ledger: two would take each other's files.
 """
 
 from __future__ import annotations
@@ -39,31 +41,37 @@ Run = Callable[[Callable[[], None]], object]
 
 
 class Compressor:
-    """See the module's text. `step` and `open_now` belong to the thread of the rounds."""
+    """See the module's text. `watch` and `step` belong to the thread of the rounds."""
 
-    def __init__(self, store: Store, ledger: Ledger, run: Run, file_mode: int) -> None:
+    def __init__(self, store: Store, ledger: Ledger, run: Run) -> None:
         """`run` does something now or in another thread."""
         self._store = store
         self._ledger = ledger
         self._run = run
-        self._mode = file_mode
+        self._watched: list[Callable[[str], bool]] = []
+        self._ended = False
         self._looked = float("-inf")
         self._busy = False
         self._done: list[tuple[str, FileState]] = []
         self._refused: set[str] = set()
-        self.compressed = 0
 
-    def step(self, now: float, is_open: Callable[[str], bool]) -> Changes:
-        """What the ledger is to remember of what was done; begins more when it is time. `now` is seconds since 1970,
-        `is_open` says whether a path is being written to."""
+    def watch(self, is_open: Callable[[str], bool]) -> None:
+        """Leave alone what this says is being written to."""
+        self._watched.append(is_open)
+
+    def stop(self) -> None:
+        """Begin with no further file. From any thread."""
+        self._ended = True
+
+    def step(self, now: float) -> Changes:
+        """What the ledger is to remember of what was done; begins more when it is time. `now` is seconds since 1970."""
         changes = Changes()
         if self._busy:
             return changes
         done, self._done = self._done, []
         for path, state in done:
-            if self._ledger.file(path) == state and not is_open(path):
+            if self._ledger.file(path) == state and not any(is_open(path) for is_open in self._watched):
                 changes.files[path] = msgspec.structs.replace(state, status="compressed")
-                self.compressed += 1
         if not done and now - self._looked >= LOOK_SECONDS:
             self._looked = now
             self._busy = True
@@ -84,6 +92,8 @@ class Compressor:
                 elif self._is_closed(path, state, now) and len(closed) < FILES_A_LOOK:
                     closed.append((path, state))
             for path, state in closed:
+                if self._ended:
+                    break
                 self._tried(path, state)
         except Exception:  # the rounds go on whatever becomes of this
             _log.exception("compressing closed files")
@@ -123,7 +133,7 @@ class Compressor:
             self._store.unlink(beside)
         source = self._store.open(path)
         try:
-            made = self._store.create(beside, self._mode)
+            made = self._store.create(beside, source.mode())
             try:
                 if source.size() != state.length or _copy(source, made, state.length) != state.crc:
                     _log.warning("%s is not compressed: it is not what was written", path)

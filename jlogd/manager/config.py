@@ -151,12 +151,13 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class TextLog(msgspec.Struct, frozen=True):
-    """Where the text of one log goes; `size_max` (bytes) begins the next part, 0 never."""
+    """Where the text of one log goes; `size_max` (bytes) begins the next part, 0 never; `compress` closed days."""
 
     template: str
     size_max: int = 0
     file_mode: str = "0640"
     time_zone: TimeZone = "local"
+    compress: Literal["none", "zstd"] = "none"
 
 
 def wanted(config: ManagerConfig, name: str, node: ManagedNode, logs: Sequence[str]) -> list[Source]:

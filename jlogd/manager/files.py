@@ -7,8 +7,9 @@
     ...         the rounds commit lengths and positions together                    [synced transaction]
 
 After a crash a file marked `open` may be longer than the ledger says, by what a round had written and not committed: it
-is cut back to the recorded length, and the records come again. That is the only way a file is ever made shorter. It is
-done at the start, by recovery.py; here only for what failed while it ran, and for what could not be reached then.
+is cut back to the recorded length, and the records come again. It is done at the start, by recovery.py; here only for
+what could not be reached then. After a round that failed while this ran it is known what was appended, and only that
+is cut off, by undo.py. In no other way is a file ever made shorter.
 
 When one of the files fails, the others of the round are written to their end before anything else is done: nothing is
 appended behind the back of whoever cuts back.
@@ -61,9 +62,10 @@ class Work:
 
     def _append(self) -> None:
         handle, buffers = self.handle, list(self.job.buffers)
-        handle.dirty = True
+        handle.dirty, handle.ours, handle.done = True, self.job.buffers, 0
         while buffers:
             done = handle.file.append(buffers)
+            handle.done += done
             buffers = rest(buffers, done)
         self.crc = handle.state.crc
         for buffer in self.job.buffers:
@@ -115,14 +117,16 @@ class FileOutput:
         self._open.close_idle(now)
         changes = self._open.take_pending()
         if self._compressor is not None:
-            open_now = self._open.paths() | set(changes.files)
-            done = self._compressor.step(now, open_now.__contains__)
+            done = self._compressor.step(now)
+            done.files = {path: state for path, state in done.files.items() if path not in changes.files}
             changes.files.update(done.files)
+            self._open.counters["compressed"] += len(done.files)
         return changes
 
     def compress(self, compressor: Compressor) -> None:
         """Have files compressed whose date is over; told before the first round."""
         self._compressor = compressor
+        compressor.watch(self._open.has_path)
 
     def reset(self) -> None:
         self._open.reset()
@@ -132,8 +136,7 @@ class FileOutput:
         return self._open.take_pending()
 
     def stats(self) -> dict[str, int]:
-        compressed = {"compressed": self._compressor.compressed} if self._compressor is not None else {}
-        return {**dict(self._open.counters), **compressed, "open": len(self._open)}
+        return {**dict(self._open.counters), "open": len(self._open)}
 
     # ---- what a round has for each file ----------------------------------------------------------------------------
 

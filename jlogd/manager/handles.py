@@ -16,16 +16,18 @@ import errno
 import logging
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from jlogd.journal.disk import Buffer
 from jlogd.manager.ledger import Changes, FileState, Ledger
 from jlogd.manager.output import OutputFailed
 from jlogd.manager.store import Directories, Map, Store, TextFile
+from jlogd.manager.undo import length_without
 
 _log = logging.getLogger("jlogd.manager")
 
@@ -50,13 +52,16 @@ class FileOptions:
 
 @dataclass(slots=True)
 class Handle:
-    """An open file. `state` is what the ledger has; `dirty`: it may be longer than that by what we wrote."""
+    """An open file. `state` is what the ledger has; `dirty`: it may be longer than that by what we wrote, which is
+    `done` bytes of `ours`, or more."""
 
     path: str
     file: TextFile
     state: FileState
     used: float = 0.0
     dirty: bool = False
+    ours: Sequence[Buffer] = ()
+    done: int = 0
     sync_failed: bool = False
 
 
@@ -78,6 +83,8 @@ class OpenFiles:
         self._clock = clock
         self._directories = Directories(store, base, options.dir_mode)
         self._handles: OrderedDict[str, Handle] = OrderedDict()  # by target, the last used at the end
+        # Of files that were let go while it was not known what is in the ledger: what may be in them (ours, done).
+        self._unsettled: dict[str, tuple[Sequence[Buffer], int]] = {}
         self._until = 0  # of the file that is being opened
         self._busy: set[str] = set()  # targets of this round, which stay open
 
@@ -87,9 +94,9 @@ class OpenFiles:
     def __contains__(self, target: str) -> bool:
         return target in self._handles
 
-    def paths(self) -> set[str]:
-        """Those that are open now."""
-        return {handle.path for handle in self._handles.values()}
+    def has_path(self, path: str) -> bool:
+        """Whether a file is open now. From any thread."""
+        return any(handle.path == path for handle in list(self._handles.values()))
 
     def begin(self, targets: Iterable[str]) -> None:
         """A round with these: they stay open until it is settled."""
@@ -111,7 +118,7 @@ class OpenFiles:
             state = changes.files.get(handle.path)
             if state is None:
                 continue
-            handle.state, handle.dirty, handle.used = state, False, now
+            handle.state, handle.dirty, handle.ours, handle.used = state, False, (), now
             size_max = self._options.size_max
             if state.status != "live":
                 self._forget(handle)
@@ -135,7 +142,10 @@ class OpenFiles:
 
     def reset(self) -> None:
         """Close all and forget what is not in the ledger."""
+        for path in self.pending.files:
+            self._unsettled.setdefault(path, ((), 0))
         for handle in self._handles.values():
+            self._unsettled[handle.path] = handle.ours, handle.done
             handle.file.close()
         self._handles.clear()
         self.pending = Changes()
@@ -163,7 +173,7 @@ class OpenFiles:
     def _is_sound(self, handle: Handle) -> bool:
         """Whether an open file may be written; if not, it is let go, and what comes next is another part or file."""
         if handle.dirty:
-            self._cut(handle.file, handle)
+            self._undo(handle)
             if handle.sync_failed:  # what a failed sync left in the cache is believed no more
                 self._leave(handle, "a sync of it failed")
                 return False
@@ -172,7 +182,7 @@ class OpenFiles:
             return False
         size = handle.file.size()
         if size != handle.state.length:
-            self._leave(handle, f"it has {size} bytes and should have {handle.state.length}")
+            self._leave(handle, _wrong_length(size, handle.state.length, handle.ours))
             return False
         return True
 
@@ -206,10 +216,12 @@ class OpenFiles:
             self._say_left(path, "it is no regular file")
             return None
         try:
-            return self._adopt(target, path, file, state)
+            handle = self._adopt(target, path, file, state)
         except BaseException:
             file.close()
             raise
+        self._unsettled.pop(path, None)
+        return handle
 
     def _create(self, target: str, path: str) -> Handle:
         directory = os.path.dirname(path)
@@ -227,6 +239,7 @@ class OpenFiles:
     def _adopt(self, target: str, path: str, file: TextFile, state: FileState | None) -> Handle | None:
         """A file that is there: ours, or empty, or not to be touched."""
         size = file.size()
+        known = self._unsettled.get(path)
         if state is None:
             if size == 0:
                 self._directories.ensure(os.path.dirname(path))
@@ -236,12 +249,16 @@ class OpenFiles:
             self._say_left(path, "it was there already, and the ledger does not know it")
             return None
         if size > state.length and state.open:
-            _log.info("%s: cut back from %d to %d bytes; what follows is pulled again", path, size, state.length)
-            self._cut(file, Handle(path, file, state))
-            size = state.length
+            ours, done = known or ((), 0)
+            handle = Handle(path, file, state, ours=ours, done=done)
+            if known is None:  # of a process that crashed: what it had appended is not known
+                self._cut(handle, state.length)
+            else:
+                self._undo(handle)
+            size = file.size()
         if size != state.length:
             file.close()
-            self._say_left(path, f"it has {size} bytes and should have {state.length}")
+            self._say_left(path, _wrong_length(size, state.length, known and known[0]))
             self.pending.files[path] = msgspec.structs.replace(state, status="left", open=False)
             return None
         if not state.open:
@@ -262,13 +279,19 @@ class OpenFiles:
 
     # ---- letting go ------------------------------------------------------------------------------------------------
 
-    def _cut(self, file: TextFile, handle: Handle) -> None:
-        """Back to what the ledger says, durably."""
-        if file.size() > handle.state.length:
-            file.cut(handle.state.length)
+    def _undo(self, handle: Handle) -> None:
+        """Take away what a failed round appended, and nothing else, durably."""
+        self._cut(handle, length_without(handle.file, handle.state.length, handle.ours, handle.done))
+
+    def _cut(self, handle: Handle, length: int) -> None:
+        """Make a file as short as that, durably."""
+        size = handle.file.size()
+        if size > length:
+            _log.info("%s: cut back from %d to %d bytes; what goes is pulled again", handle.path, size, length)
+            handle.file.cut(length)
             self.counters["cut_back"] += 1
         try:
-            file.sync()
+            handle.file.sync()
         except OSError:
             if not handle.sync_failed:
                 raise
@@ -300,9 +323,11 @@ class OpenFiles:
         """Close a file that is as the ledger says, and say so in it."""
         if handle.dirty:
             with suppress(OSError):
-                self._cut(handle.file, handle)
+                self._undo(handle)
+        if handle.dirty:
+            self._unsettled[handle.path] = handle.ours, handle.done
         # Another output may have written the file since: then it is not for this one to say how it is.
-        if not handle.dirty and self._state(handle.path) == handle.state:
+        elif self._state(handle.path) == handle.state:
             self.pending.files[handle.path] = msgspec.structs.replace(handle.state, open=False)
         self._forget(handle)
 
@@ -315,6 +340,17 @@ class OpenFiles:
         for handle in spare[: max(0, len(self._handles) - most)]:
             self._release(handle)
             self.counters["evicted"] += 1
+
+
+def _wrong_length(size: int, recorded: int, ours: Sequence[Buffer] | None) -> str:
+    """What is wrong with a file that is not as long as recorded; with `ours`, a round failed meanwhile."""
+    text = f"it has {size} bytes and should have {recorded}"
+    if size > recorded and ours:
+        text += (
+            "; someone else appended to it while a round failed, and records may be among what is behind the "
+            "recorded bytes that are in the next part too"
+        )
+    return text
 
 
 def _part_path(target: str, number: int) -> str:

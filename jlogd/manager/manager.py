@@ -56,6 +56,7 @@ class Manager:
         pair = read_pair(config.key) if config.key else None
         self.ledger = LmdbLedger(ledger)
         self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="jlogd sync")
+        self._compressor: Compressor | None = None
         self.rounds = self._make_rounds()
         # Those of outputs other than files, which wait for somebody else: each by itself.
         self._others: dict[str, Rounds] = {}
@@ -99,6 +100,8 @@ class Manager:
         for rounds in [self.rounds, *self._others.values()]:
             rounds.stop(STOP_SECONDS)
         self.hub.close()
+        if self._compressor is not None:
+            self._compressor.stop()
         self._pool.shutdown()
         self.ledger.close()
 
@@ -210,5 +213,6 @@ class Manager:
         store = PosixStore()
         output = FileOutput(store, self.ledger, template, options, self._pool.map, time.time)
         if config.compress_closed == "zstd":
-            output.compress(Compressor(store, self.ledger, self._pool.submit, options.file_mode))
+            self._compressor = self._compressor or Compressor(store, self.ledger, self._pool.submit)
+            output.compress(self._compressor)
         return output

@@ -109,6 +109,7 @@ class Pull:
         self._up = False
         self._sub = self._look = 0
         self._checkpointing = False
+        self.rate = (0.0, 0.0)
         if self.phase != "stopped":
             self.phase, self.error = "waiting", why
 

@@ -22,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 
@@ -317,13 +318,12 @@ class Rounds:
         if self._ledger_trouble is None:
             _log.error("%s", error)
         self._ledger_trouble = trouble
-        try:
-            self._ledger.reopen()
-        except LedgerFailed:
-            return
+        # Also when it cannot be opened: nothing is to be written, or cut, by what was believed before.
         self._states.clear()
         for output in self._outputs.values():
             output.reset()
+        with suppress(LedgerFailed):
+            self._ledger.reopen()
 
     def _idle(self) -> None:
         self._idled = self._clock()

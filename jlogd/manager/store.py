@@ -58,6 +58,9 @@ class TextFile(Protocol):
     def identity(self) -> int:
         """The inode."""
 
+    def mode(self) -> int:
+        """Who may do what with it."""
+
     def close(self) -> None:
         """Close; never raises."""
 
@@ -119,6 +122,9 @@ class PosixText:
 
     def identity(self) -> int:
         return self._inode
+
+    def mode(self) -> int:
+        return stat.S_IMODE(os.fstat(self._fd).st_mode)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 
 from jlogd.journal.journal import Journal
 from jlogd.manager import orders
+from jlogd.manager.compress import Compressor
 from jlogd.manager.config import TextLog
 from jlogd.manager.files import FileOutput
 from jlogd.manager.handles import FileOptions
@@ -47,6 +49,8 @@ class Texts:
         self._pulls: dict[str, LocalPull] = {}
         self._ledger: LmdbLedger | None = None
         self._rounds: Rounds | None = None
+        self._compressor: Compressor | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="jlogd compress")  # no thread before it has work
         self._ended = threading.Event()
 
     def replace(self, logs: Mapping[str, TextLog]) -> None:
@@ -73,6 +77,9 @@ class Texts:
         self._pulls.clear()
         if self._rounds is not None:
             self._rounds.stop(STOP_SECONDS)
+        if self._compressor is not None:
+            self._compressor.stop()
+        self._pool.shutdown()
         if self._ledger is not None:
             self._ledger.close()
         self._ledger = self._rounds = None
@@ -117,7 +124,12 @@ class Texts:
         assert self._ledger is not None
         log = msgspec.json.decode(name.partition(":")[2], type=TextLog)
         options = FileOptions(file_mode=int(log.file_mode, 8), size_max=log.size_max)
-        return FileOutput(PosixStore(), self._ledger, Template(log.template, log.time_zone), options)
+        store = PosixStore()
+        output = FileOutput(store, self._ledger, Template(log.template, log.time_zone), options)
+        if log.compress == "zstd":
+            self._compressor = self._compressor or Compressor(store, self._ledger, self._pool.submit)
+            output.compress(self._compressor)
+        return output
 
     def _committed(self, done: list[tuple[Parcel, SourceState]]) -> None:
         for parcel, state in done:

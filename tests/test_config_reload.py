@@ -1,0 +1,87 @@
+"""What a reload applies, and what needs a restart."""
+
+from __future__ import annotations
+
+import pytest
+from config_support import FULL
+
+from jlogd.daemon.config import (
+    LogConfig,
+    parse,
+)
+from jlogd.daemon.reload import NEEDS_RESTART, Change, reload_plan
+
+
+def test_an_equal_configuration_needs_nothing() -> None:
+    assert reload_plan(parse(FULL), parse(FULL)) == ([], [])
+
+
+def plan(old: str, new: str) -> tuple[list[Change], list[Change]]:
+    return reload_plan(parse(FULL), parse(FULL.replace(old, new)))
+
+
+def test_caps_are_applied() -> None:
+    applied, refused = plan('"7d"', '"8d"')
+    assert refused == []
+    assert applied == [Change("change", ("log", "mainlog", "max_lag_age"), 7 * 86400.0, 8 * 86400.0)]
+    assert str(applied[0]) == 'log.mainlog.max_lag_age: "7d" -> "8d"'
+
+
+@pytest.mark.parametrize(
+    ("field", "old", "new"),
+    [
+        ("segment_size", "16MiB", "32MiB"),
+        ("durability", "interval=500ms", "commit"),
+        ("compression", '"zstd"', '"none"'),
+        ("max_lag_bytes", "10GiB", "none"),
+        ("on_full", '"7d"\non_full = "drop-oldest"', '"none"\non_full = "block"'),
+    ],
+)
+def test_every_setting_of_a_log_is_applied(field: str, old: str, new: str) -> None:
+    applied, refused = plan(old, new)
+    assert refused == [] and ("log", "mainlog", field) in [change.path for change in applied]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "setting"),
+    [
+        ('"east1"', '"east2"', "node.name"),
+        ('"east"', '"west"', "node.subcluster"),
+        ("/var/lib/jlogd/", "/srv/", "node.spool"),
+        ("tcp://127.0.0.1:5140", "tcp://127.0.0.1:5141", "listen.zmq"),
+        ("[::1]:5180", "127.0.0.1:5180", "listen.http"),
+        ('[[source.stdin]]\nlog = "mainlog"\n', "", "source.stdin"),
+    ],
+)
+def test_what_needs_a_restart_says_why(old: str, new: str, setting: str) -> None:
+    applied, refused = plan(old, new)
+    assert applied == [] and [change.reason for change in refused] == [NEEDS_RESTART[setting]]
+    assert NEEDS_RESTART[setting] in str(refused[0])
+
+
+def test_logs_and_subscribers() -> None:
+    applied, refused = plan('["master", "backup.2"]', '["master", "new"]')
+    assert applied == [Change("add", ("log", "mainlog", "subscribers", "new"))]
+    assert [change.path for change in refused] == [("log", "mainlog", "subscribers", "backup.2")]
+    assert "jlogctl subscriber remove" in refused[0].reason
+    assert str(applied[0]) == "log.mainlog.subscribers.new: added"
+    applied, refused = plan("[[source.stdin]]", "[log.third]\n[[source.stdin]]")
+    assert applied == [Change("add", ("log", "third"), None, LogConfig())] and refused == []
+    applied, refused = reload_plan(parse("[log.a]\n[log.b]"), parse("[log.a]"))
+    assert applied == [] and [change.path for change in refused] == [("log", "b")]
+
+
+def test_sources_are_removed_before_they_are_added() -> None:
+    applied, refused = plan("tcp://127.0.0.1:5514", "tcp://127.0.0.1:5515")
+    assert [(change.action, change.path) for change in applied] == [
+        ("remove", ("source", "syslog")),
+        ("add", ("source", "syslog")),
+    ]
+    assert refused == [] and "tcp://127.0.0.1:5515" in str(applied[1])
+    assert applied[0].old == parse(FULL).source.syslog[0]
+
+
+def test_one_of_two_equal_sources_removed() -> None:
+    one = '[[source.syslog]]\nlog = "a"\nlisten = ["udp://127.0.0.1:0"]\n'
+    applied, _ = reload_plan(parse("[log.a]\n" + one + one), parse("[log.a]\n" + one))
+    assert [change.action for change in applied] == ["remove"]
