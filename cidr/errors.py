@@ -47,6 +47,10 @@ class CatalogueBroken(JlogError):
     code = "catalogue-broken"
 
 
+class CatalogueDamaged(CatalogueBroken):
+    """The file of the catalogue is not what was written; a rebuild moves it aside."""
+
+
 class LoggerFenced(JlogError):
     """Another logger of the same origin has taken over; this one must stop."""
 

@@ -6,7 +6,7 @@ merged, and everything after that sees one column of counts whatever was asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cidr.cache import Label, Run
 from cidr.columns import empty, merge, scaled
@@ -50,13 +50,20 @@ def _weights(expression: Expression) -> dict[str, int]:
         case Series(name):
             return {name: 1}
         case Union(parts):
-            names = {part.name for part in parts if isinstance(part, Series)}
-            others = [_weights(part) for part in parts if not isinstance(part, Series)]
-            return _added(dict.fromkeys(names, 1), *others)
+            return _added(*(dict(found) for found in dict.fromkeys(map(term, _flat(parts)))))
         case Minus(left, right):
             return _added(_weights(left), {name: -weight for name, weight in _weights(right).items()})
         case Ratio():
             raise UsageError("a ratio can only be a column of its own, not part of a union, minus or ratio")
+
+
+def _flat(parts: Sequence[Expression]) -> Iterator[Expression]:
+    """The parts of a union, those of unions within it in their place: it adds up what is different in them, once."""
+    for part in parts:
+        if isinstance(part, Union):
+            yield from _flat(part.parts)
+        else:
+            yield part
 
 
 def _added(*weights: dict[str, int]) -> dict[str, int]:

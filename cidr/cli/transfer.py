@@ -16,6 +16,7 @@ from jlogd.cli.units import counted
 from jlogd.errors import UsageError
 
 if TYPE_CHECKING:
+    from cidr.rebuild import Rebuilt
     from cidr.transfer import Format, Moved
     from cidr.types import Span
 
@@ -120,29 +121,27 @@ def _to_file(output: Path, base: Path, kind: Format, names: list[str], span: Spa
 def rebuild(base_dir: Path, dry_run: bool) -> int:
     """Make the catalogue again from the segments alone.
 
-    Stop as_logger first. Segments that cannot be read are named and left where they are, and the exit code is 1. What a
-    logger was writing when it was stopped, and did not finish, is removed: it is read again from the log.
+    Stop as_logger first.
+    A catalogue that is damaged is kept under another name, which is printed. Segments that cannot be read are named and
+    left where they are, and the exit code is 1. What a logger was writing when it was stopped, and did not finish, is
+    removed: it is read again from the log.
 
     \b
     Examples:
       cidr rebuild --base-dir var/aslogger --dry-run
       cidr rebuild --base-dir var/aslogger
     """
-    from cidr.catalogue import Catalogue
-    from cidr.files import Files
+    from cidr.rebuild import is_damaged
+    from cidr.rebuild import rebuild as make
     from cidr.survey import survey
 
     found = survey(base_dir)
     for path, reason in found.damaged:
         warn(f"damaged: {path}: {reason}")
     if not dry_run:
-        catalogue = Catalogue.create(base_dir)
-        try:
-            found.settle(catalogue)
-        finally:
-            catalogue.close()
-        for path in found.torn:
-            Files().unlink(base_dir / path)
+        _say_moved(make(base_dir, found))
+    elif reason := is_damaged(base_dir):
+        warn(f"the catalogue is damaged ({reason}): it would be moved aside")
     series = len({segment.series for segment in found.segments})
     verb = "would be in" if dry_run else "are in"
     say(
@@ -150,6 +149,16 @@ def rebuild(base_dir: Path, dry_run: bool) -> int:
         f"{len(found.torn)} unfinished, {len(found.damaged)} damaged"
     )
     return 1 if found.damaged else 0
+
+
+def _say_moved(done: Rebuilt) -> None:
+    if done.aside is None:
+        return
+    warn(f"the catalogue was damaged ({done.reason}): it is kept as {done.aside}")
+    if done.read:
+        warn(f"still read in it: {', '.join(done.read)}")
+    for what in done.lost:
+        warn(f"lost with it: {what}")
 
 
 def _kind(kind: str | None, path: Path | None) -> Format:
