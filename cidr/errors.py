@@ -69,6 +69,12 @@ class TooManyRows(UsageError):
     code = "too-many-rows"
 
 
+class SumTooLarge(UsageError):
+    """Counts that add up to more than the 64 bits of a column hold."""
+
+    code = "sum-too-large"
+
+
 class BadInput(UsageError):
     """A file to be imported does not hold what its format says; the message names the line."""
 
