@@ -227,6 +227,7 @@ def test_maintain_tells_what_it_does(tmp_path: Path) -> None:
     dry = cidr("maintain", "--base-dir", tmp_path, "--dry-run")
     assert dry.exit_code == 0
     assert "would return" in dry.stdout
+    assert all("about " in line for line in dry.stdout.splitlines() if "condense" in line)
     assert len(list(tmp_path.rglob("*.parquet"))) == 3
     done = cidr("maintain", "--base-dir", tmp_path)
     assert "condense" in done.stdout
