@@ -21,7 +21,8 @@ from pathlib import Path
 from jlogd.manager import orders
 from jlogd.manager.compress import Compressor
 from jlogd.manager.config import ManagedNode, ManagerConfig, output_of, wanted
-from jlogd.manager.files import FileOptions, FileOutput
+from jlogd.manager.files import FileOutput
+from jlogd.manager.handles import FileOptions
 from jlogd.manager.hub import Hub
 from jlogd.manager.ledger import LmdbLedger
 from jlogd.manager.output import Output

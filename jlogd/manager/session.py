@@ -71,8 +71,8 @@ class Home(Protocol):
     def state(self, source: Source) -> SourceState | None:
         """How far a source was pulled."""
 
-    def window(self) -> int:
-        """Bytes of credit for one pull."""
+    def window(self, of_node: int) -> int:
+        """Bytes of credit for each of so many pulls of one node."""
 
     def stat_seconds(self) -> float:
         """How often each log is asked how far it is."""
@@ -202,7 +202,7 @@ class NodeSession:
         self._broken = self._broken or why
 
     def window(self) -> int:
-        return self._home.window()
+        return self._home.window(len(self.pulls))
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
