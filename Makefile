@@ -39,6 +39,7 @@ bench: packages $(VENV)/bench.stamp
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench $(BENCH_ARGS)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m bench counts)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m bench.vip kernel)
+	$(if $(BENCH_ARGS),,$(BIN)/python -m bench.vip scale)
 	$(if $(BENCH_ARGS),,$(BIN)/python -m bench.vip failover)
 
 # Debian packages that tests and benchmarks use; without root they are said to be missing, and their tests skipped.

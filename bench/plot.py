@@ -27,7 +27,7 @@ LIMIT, RIVAL = "#3fb950", "#8b949e"
 LABEL_SHARE = 0.052
 APART_ROUNDS = 200
 SKIPPED = ("jlogd-threads",)
-_STYLE = {
+STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
@@ -54,7 +54,7 @@ def draw(run: Run, path: Path) -> None:
         if row.case == "append" and row.record_bytes == RECORD_BYTES and row.producers == 1 and row.rate
         if row.system not in SKIPPED
     ]
-    with pyplot.rc_context(_STYLE):  # type: ignore[arg-type]
+    with pyplot.rc_context(STYLE):  # type: ignore[arg-type]
         figure, (bars, lines) = pyplot.subplots(1, 2, figsize=(11, 4.6), width_ratios=[1, 1.15])
         figure.patch.set_alpha(0)
         _bars(bars, [row for row in rows if row.batch == BATCH])
@@ -94,7 +94,7 @@ def _bars(axes: Axes, rows: Sequence[Row]) -> None:
         if row.system in OURS:
             label.set_color(OURS[row.system])
             label.set_fontweight("bold")
-    _bare(axes)
+    bare(axes)
 
 
 def _lines(axes: Axes, rows: Sequence[Row]) -> None:
@@ -119,7 +119,7 @@ def _lines(axes: Axes, rows: Sequence[Row]) -> None:
     axes.tick_params(length=0)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_xlabel("records in a batch, synced together")
-    _bare(axes)
+    bare(axes)
 
 
 def _end_labels(axes: Axes, x: float, ends: Sequence[tuple[float, str, str]]) -> None:
@@ -146,7 +146,7 @@ def _apart(wanted: Sequence[float], least: float) -> list[float]:
     return found
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.patch.set_alpha(0)

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cidr import receipts
 from cidr.catalogue import Catalogue, segment_of
 from cidr.columns import Counts
 from cidr.errors import CatalogueBroken
@@ -49,12 +50,21 @@ def tier_of(seconds: int) -> Tier:
 class Commits:
     """The commits of one origin. One at a time."""
 
-    def __init__(self, base: Path, catalogue: Catalogue, origin: str, zone: str, files: Files | None = None) -> None:
+    def __init__(
+        self,
+        base: Path,
+        catalogue: Catalogue,
+        origin: str,
+        zone: str,
+        files: Files | None = None,
+        interval: int = 0,
+    ) -> None:
         """Claims the origin, and finishes or removes what its last process left. Raises CatalogueBroken."""
         self._base = base
         self._catalogue = catalogue
         self._files = files or Files()
         self._zone = zone
+        self._interval = interval
         self.origin = origin
         self.epoch = catalogue.claim(origin)
         self._number = catalogue.origin(origin)[1]
@@ -64,9 +74,14 @@ class Commits:
         """Per log, the next sequence number to be read."""
         return self._catalogue.positions(self.origin)
 
-    def write(self, pieces: Sequence[Piece], positions: Mapping[str, int]) -> None:
-        """Commit the pieces, and that the logs were read up to `positions`. Raises LoggerFenced, OSError."""
+    def write(self, pieces: Sequence[Piece], positions: Mapping[str, int], receipt: str = "") -> None:
+        """Commit the pieces, and that the logs were read up to `positions`; those of other logs stay as they were.
+
+        `receipt`: one of them that is to be known when the segments are gone. Raises LoggerFenced, OSError.
+        """
         number = self._number + 1
+        if receipt:
+            receipts.write(self._files, self._base, (self.origin, self.epoch, number), receipt, positions[receipt])
         paths = [self._path(piece, number) for piece in pieces]
         assert len(set(paths)) == len(paths), "two pieces of one commit have the same name"
         together = len(paths), digest_of_paths(paths)
@@ -103,23 +118,23 @@ class Commits:
             covered=list(piece.covered),
             together=together[0],
             paths_digest=together[1],
+            interval=self._interval,
             positions=[LogPosition(log, following) for log, following in sorted(positions.items())],
         )
 
     def _recover(self) -> None:
         """Finish the commit that was under way when the last process stopped, or remove its files."""
         newer = [path for path in segment_files(self._base) if self._number_in(path) > self._number]
-        if not newer:
-            return
         if any(self._number_in(path) > self._number + 1 for path in newer):
             raise CatalogueBroken(
                 f"{self._base} holds commits of {self.origin} that the catalogue has not heard of: it is older than the"
                 " segments; make it again with `cidr rebuild`"
             )
         headers = {path: read_header(self._base / path) for path in newer}
-        epoch = max(header.epoch for header in headers.values())
+        epoch = max((header.epoch for header in headers.values()), default=0)
         wanted = {path: header for path, header in headers.items() if header.epoch == epoch}
-        if next(iter(wanted.values())).is_whole(wanted):
+        known = self._number
+        if wanted and next(iter(wanted.values())).is_whole(wanted):
             segments = [segment_of(p, h, (self._base / p).stat().st_size) for p, h in wanted.items()]
             positions = {position.log: position.next for position in next(iter(wanted.values())).positions}
             self._catalogue.commit(self.origin, self.epoch, self._number + 1, segments, positions)
@@ -127,6 +142,17 @@ class Commits:
             newer = [path for path in newer if path not in wanted]
         for path in newer:
             self._files.unlink(self._base / path)
+        taken = {(self.origin, epoch, self._number)} if self._number > known else set()
+        self._remove_receipts(known, taken)
+
+    def _remove_receipts(self, known: int, taken: set[receipts.Mark]) -> None:
+        """Those of commits that never happened. Durably: a later commit will have their number."""
+        found = receipts.receipts(self._base)
+        torn = [path for path, mark in found if mark[0] == self.origin and mark[2] > known and mark not in taken]
+        for path in torn:
+            self._files.unlink(self._base / path)
+        if torn:
+            self._files.sync_directory(self._base / receipts.DIRECTORY)
 
     def _number_in(self, path: str) -> int:
         """The commit number in a file name of this origin; -1 for files of others."""

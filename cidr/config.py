@@ -100,15 +100,9 @@ class SeriesKeep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _regex(self.match)
 
 
-class Maintain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Retention and condensing."""
+class Maintain(Keep, frozen=True, forbid_unknown_fields=True):
+    """Retention and condensing: what holds for every series, and what is different for some."""
 
-    keep_minutes: Duration = Duration(2 * DAY)
-    keep_hours: Duration = Duration(35 * DAY)
-    keep_days: Duration = Duration(400 * DAY)
-    keep_months: Duration = Duration(FOREVER)
-    settle: Duration = Duration(600)
-    condense: bool = True
     series: tuple[SeriesKeep, ...] = ()
 
     def keep(self, series: str) -> Keep:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cidr.addresses import disjoint
 from cidr.cache import Run
 from cidr.columns import Int, find_block, find_ranges
+from cidr.errors import TooManyRows
 from cidr.plan import Planner, Reading
 from cidr.rows import Rows, by_cidr, grouped, join, largest, totals
 from cidr.runs import Runs, Tally
@@ -21,6 +22,8 @@ from jlogd.errors import UsageError
 
 # Cells of a table with a row for each winner and stretch: beyond, the answer is too large to be looked at, or held.
 CELLS_MAX = 50_000_000
+# What each row has beside its counts: family, both halves of the address, prefix length, time.
+KEY_COLUMNS = 5
 BLOCKS_MAX = 1 << 20
 # Stretches of time of one answer: a year of hours. Each is planned and looked up by itself.
 STRETCHES_MAX = 10_000
@@ -177,9 +180,15 @@ class _Counting:
         if span.seconds > STRETCHES_MAX * SHORTEST[query.every]:
             raise UsageError(f"more than {STRETCHES_MAX} stretches of a {query.every} each: give a shorter time")
         stretches = list(units(query.every, span, self.planner.zone))
-        if len(winners) * len(stretches) > CELLS_MAX:
+        made = len(winners) * len(stretches)
+        if query.rows_max is not None and made > query.rows_max:
+            many = f"{made:,} rows, and at most {query.rows_max:,} are sent"
+            raise TooManyRows(f"the answer has {many}: add a limit, or ask about less time")
+        wide = len(self.terms) + KEY_COLUMNS + query.hosts
+        if made * wide > CELLS_MAX:
             raise UsageError(
-                f"{len(winners)} blocks by {len(stretches)} stretches of time are over {CELLS_MAX} rows: give a limit"
+                f"{len(winners):,} blocks by {len(stretches):,} stretches of time, {wide} columns each, are over"
+                f" {CELLS_MAX:,} cells: give a limit"
             )
         cells = [self._stretch(winners, stretch) for stretch in stretches]
         spread = winners.take(np.repeat(np.arange(len(winners)), len(stretches)))

@@ -53,6 +53,18 @@ class LoggerFenced(JlogError):
     code = "logger-fenced"
 
 
+class GaveUp(JlogError):
+    """A query took longer than it may."""
+
+    code = "gave-up"
+
+
+class TooManyRows(UsageError):
+    """The answer would have more rows than whoever asked takes."""
+
+    code = "too-many-rows"
+
+
 class BadInput(UsageError):
     """A file to be imported does not hold what its format says; the message names the line."""
 

@@ -81,8 +81,7 @@ def open_catalogue(base: Path) -> Catalogue:
         return Catalogue.create(base)
     found = survey(base)
     catalogue = Catalogue.create(base)
-    catalogue.reset(found.segments, found.origins, found.positions)
-    catalogue.put_setting("zone", found.zone or "UTC")
+    found.settle(catalogue)
     return catalogue
 
 

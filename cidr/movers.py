@@ -42,11 +42,16 @@ def movers(query: MoversQuery, planner: Planner, runs: Runs, tally: Tally) -> tu
         parts += [] if levels else [totals(family, asked, pair, None)]
         sums += [sum(run.total(block) for block in blocks) for run in pair]
     rows = by_cidr(join(parts, 2, False))
-    return _table(query, rows, sums.tolist()), _joined(readings)
+    return _table(query, rows, sums.tolist(), _scale(readings)), _joined(readings)
 
 
-def _table(query: MoversQuery, rows: Rows, sums: list[int]) -> Table:
-    scale = query.after.seconds / query.before.seconds
+def _scale(readings: list[Reading]) -> float:
+    """The length of the second time by that of the first; what cannot have been counted yet is no part of it."""
+    before, after = (reading.coverage.due_seconds or reading.span.seconds for reading in readings)
+    return after / before
+
+
+def _table(query: MoversQuery, rows: Rows, sums: list[int], scale: float) -> Table:
     if query.threshold is not None:
         rows = rows.take(np.maximum(rows.values[0], rows.values[1]) >= query.threshold)
     matched = len(rows)
@@ -90,5 +95,6 @@ def _joined(readings: list[Reading]) -> Reading:
     covered = first.coverage.covered_seconds + second.coverage.covered_seconds + gap - overlap
     missing = tuple(sorted({*first.coverage.missing, *second.coverage.missing}))
     cut = tuple(sorted({*first.coverage.cut, *second.coverage.cut}))
-    coverage = Coverage(span, min(covered, span.seconds), missing, cut)
+    pending = tuple(sorted({*first.coverage.pending, *second.coverage.pending}))
+    coverage = Coverage(span, min(covered, span.seconds), missing, cut, pending)
     return reading_of(span, selections, coverage)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from cidr.patience import check
 from cidr.spans import NONE, Spans, both, of, union, without
 from cidr.store import Store
 from cidr.timeline import Selection
@@ -20,6 +22,11 @@ from cidr.types import Coverage, Family, PlannedSegments, Span, Tier
 
 MISSING_MAX = 100
 PLANS_MAX = 1000
+# A logger waits until nothing more can be under way to an interval, writes it and syncs it; then a reader looks. It is
+# missing when it is not there so long after its end.
+DUE_SECONDS = 10
+# Where no logger has said how long its intervals are.
+INTERVAL_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +48,19 @@ class Reading:
 class Planner:
     """Makes plans and remembers them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._clock = clock
         self._lock = threading.Lock()
         self._plans: OrderedDict[Hashable, Reading] = OrderedDict()
         self._generation = -1
 
     def reading(self, series: Sequence[str], span: Span | None, coarsest: Tier = "month") -> Reading:
-        """The plan for these series. Raises UnknownSeries."""
-        key = (*series, span, coarsest)
+        """The plan for these series. Raises UnknownSeries, GaveUp."""
+        check()
+        due = self._due()
+        # What is not due yet is due some time later, without any change in the store.
+        key = (*series, span, coarsest, due if span is not None and span.end > due else None)
         with self._lock:
             if self._generation != self._store.generation:
                 self._generation = self._store.generation
@@ -58,14 +69,14 @@ class Planner:
             if found is not None:
                 self._plans.move_to_end(key)
                 return found
-        made = self._make(series, span, coarsest)
+        made = self._make(series, span, coarsest, due)
         with self._lock:
             self._plans[key] = made
             while len(self._plans) > PLANS_MAX:
                 self._plans.popitem(last=False)
         return made
 
-    def _make(self, series: Sequence[str], span: Span | None, coarsest: Tier) -> Reading:
+    def _make(self, series: Sequence[str], span: Span | None, coarsest: Tier, due: int) -> Reading:
         for name in series:
             self._store.check(name)
         span = span or self._reach(series)
@@ -74,12 +85,18 @@ class Planner:
             for name in series
             for family in Family
         }
-        return reading_of(span, selections, _coverage(series, span, selections))
+        return reading_of(span, selections, _coverage(series, span, selections, due))
 
     @property
     def zone(self) -> ZoneInfo:
         """The store's zone."""
         return self._store.zone
+
+    def _due(self) -> int:
+        """Until when counts must be there by now: all intervals that ended before, and none that is under way."""
+        interval = self._store.interval
+        now = int(self._clock()) - (DUE_SECONDS if interval else 0)
+        return now // (interval or INTERVAL_SECONDS) * (interval or INTERVAL_SECONDS)
 
     def _reach(self, series: Sequence[str]) -> Span:
         """From the first interval of any of the series to the last."""
@@ -87,7 +104,7 @@ class Planner:
         return Span(min(r.start for r in found), max(r.end for r in found)) if found else Span(0, 0)
 
 
-def _coverage(series: Sequence[str], span: Span, selections: dict[tuple[str, Family], Selection]) -> Coverage:
+def _coverage(series: Sequence[str], span: Span, selections: dict[tuple[str, Family], Selection], due: int) -> Coverage:
     """A second is covered when every series was counted in it, in whatever family."""
     whole = of((span.start, span.end))
     covered, cut = whole, NONE
@@ -98,7 +115,9 @@ def _coverage(series: Sequence[str], span: Span, selections: dict[tuple[str, Fam
         cut = union(cut, without(union(families[0].cut, families[1].cut), counted))
     missing = without(whole, covered)
     cut = both(cut, missing)
-    return Coverage(span, covered.seconds, _some(without(missing, cut)), _some(cut))
+    missing = without(missing, cut)
+    pending = both(missing, of((due, max(due, span.end))))
+    return Coverage(span, covered.seconds, _some(without(missing, pending)), _some(cut), _some(pending))
 
 
 def reading_of(span: Span, selections: dict[tuple[str, Family], Selection], coverage: Coverage) -> Reading:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from cidr.cache import Cache, Label, Run
 from cidr.columns import Counts, empty, merge, roll_up
+from cidr.patience import check
 from cidr.segment import read
 from cidr.timeline import Segment, Selection
 from cidr.types import Block, Family
@@ -65,6 +66,7 @@ class Runs:
 
     def run(self, selection: Selection, family: Family, bits: int, blocks: Sequence[Block], tally: Tally) -> Run:
         """The counts of a plan, at least as fine as `bits`; those outside `blocks` may be left out."""
+        check()
         grain = min(grain for grain in GRAINS[family] if grain >= bits)
         segments = selection.segments
         if len(segments) <= 1:

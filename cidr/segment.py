@@ -55,7 +55,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     logger's commit is a number that grows by one, and all segments of one commit count together or not at all:
     `together` says how many they are, `paths_digest` which; the first stores named them all in each (`siblings`), which
     is still read. `upto` of a condensed segment: per origin, the last commit whose counts of this interval are in it.
-    `positions`: what the commit had read of each log.
+    `positions`: what the commit had read of each log. `interval`: seconds of the logger's intervals, 0 of who is none.
     """
 
     format: int = FORMAT
@@ -74,6 +74,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     together: int = 0
     paths_digest: str = ""
     positions: list[LogPosition] = []
+    interval: int = 0
     upto: dict[str, int] = {}
     winners: list[tuple[int, int, str]] = []
     rows: int = 0

@@ -104,6 +104,14 @@ class Store:
                 self._zone = zone_named(self._open.setting("zone") or "UTC")
             return self._zone
 
+    @property
+    def interval(self) -> int:
+        """Seconds of the logger's intervals; 0 when there never was a logger."""
+        with self._lock:
+            if self._interval is None:
+                self._interval = int(self._open.setting("interval") or 0)
+            return self._interval
+
     def close(self) -> None:
         """Let go of the catalogue."""
         with self._lock:
@@ -114,6 +122,7 @@ class Store:
     _generation = 0
     _series: list[SeriesStat] | None = None
     _zone: ZoneInfo | None = None
+    _interval: int | None = None
 
     @property
     def _open(self) -> Catalogue:
@@ -150,3 +159,4 @@ class Store:
         self._asked: Counter[tuple[str, Family]] = Counter()
         self._series = None
         self._zone = None
+        self._interval = None

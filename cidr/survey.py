@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cidr import receipts
 from cidr.catalogue import Catalogue, segment_of
 from cidr.errors import SegmentDamaged, SegmentGone, StoreNotFound
 from cidr.names import commit_of, segment_files
@@ -31,8 +32,17 @@ class Found:
     origins: dict[str, tuple[int, int]] = field(default_factory=dict)
     positions: list[tuple[str, str, int]] = field(default_factory=list)
     zone: str = ""
+    interval: int = 0
     torn: list[str] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
+
+    def settle(self, catalogue: Catalogue) -> None:
+        """Tell a catalogue all of it."""
+        catalogue.reset(self.segments, self.origins, self.positions)
+        if self.zone:
+            catalogue.put_setting("zone", self.zone)
+        if self.interval:
+            catalogue.put_setting("interval", str(self.interval))
 
 
 def survey(base: Path) -> Found:
@@ -54,6 +64,7 @@ def survey(base: Path) -> Found:
         del headers[path]
     found.segments = [segment_of(path, header, size) for path, (header, size) in headers.items()]
     _describe(found, [header for header, _ in headers.values()])
+    _add_receipts(found, base)
     return found
 
 
@@ -61,8 +72,7 @@ def in_memory(base: Path) -> Catalogue:
     """The catalogue of a store that has none, without writing one."""
     found = survey(base)
     catalogue = Catalogue.memory()
-    catalogue.reset(found.segments, found.origins, found.positions)
-    catalogue.put_setting("zone", found.zone)
+    found.settle(catalogue)
     return catalogue
 
 
@@ -103,18 +113,42 @@ def _torn(
 def _describe(found: Found, headers: list[Header]) -> None:
     """Origins, positions and zone, from the newest that each says."""
     newest: dict[str, Header] = {}
+    positions: dict[tuple[str, str], int] = {}
     for header in headers:
         if header.kind != "condensed":
             other = newest.get(header.origin)
             if other is None or (other.commit, other.epoch) < (header.commit, header.epoch):
                 newest[header.origin] = header
+        for position in header.positions:  # none ever goes back
+            key = header.origin, position.log
+            positions[key] = max(positions.get(key, 0), position.next)
+    found.positions = [(origin, log, following) for (origin, log), following in positions.items()]
     for origin, header in newest.items():
         epoch = max(h.epoch for h in headers if h.origin == origin)
         found.origins[origin] = (epoch, header.commit)
-        found.positions += [(origin, position.log, position.next) for position in header.positions]
     for header in headers:  # a logger whose segments were all condensed is known from what they went into
         for origin, commit in header.upto.items():
             epoch, known = found.origins.get(origin, (header.epoch, 0))
             found.origins[origin] = (max(epoch, header.epoch), max(known, commit))
     if headers:
         found.zone = max(headers, key=lambda h: (h.end, h.epoch)).zone
+    loggers = [header for header in newest.values() if header.interval]
+    if loggers:
+        found.interval = max(loggers, key=lambda h: (h.end, h.epoch)).interval
+
+
+def _add_receipts(found: Found, base: Path) -> None:
+    """Imports whose segments may be gone."""
+    positions = {(origin, log): following for origin, log, following in found.positions}
+    for path, mark in receipts.receipts(base):
+        if not receipts.happened(mark, found.origins):
+            found.torn.append(path)
+            continue
+        try:
+            said = receipts.read(base / path)
+        except SegmentDamaged as error:
+            found.damaged.append((path, str(error)))
+            continue
+        key = mark[0], said.log
+        positions[key] = max(positions.get(key, 0), said.next)
+    found.positions = [(origin, log, following) for (origin, log), following in positions.items()]

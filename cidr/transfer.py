@@ -110,7 +110,7 @@ def _commit(
     again: bool,
     files: Files | None,
 ) -> None:
-    """All of the file in one commit, whose position says that the file was read."""
+    """All of the file in one commit, whose only position says that the file was read."""
     known = catalogue.setting("zone")
     if not known or zone:
         catalogue.put_setting("zone", zone or "UTC")
@@ -124,7 +124,7 @@ def _commit(
         for family, counts in _columns(bag).items()
     ]
     _check_free(catalogue, pieces)
-    commits.write(pieces, positions | {digest: positions.get(digest, 0) + 1})
+    commits.write(pieces, {digest: positions.get(digest, 0) + 1}, receipt=digest)
 
 
 def _check_free(catalogue: Catalogue, pieces: list[Piece]) -> None:

@@ -164,6 +164,7 @@ class CountQuery:
     `share`: columns of percent of the first column's total, and of percent added up in the order of the rows.
     `every`: one row for each of these stretches of time (in the engine's zone) and each winner: threshold, order and
     limit work on the total over the span, then every winner has a row for each stretch, zeros included.
+    `rows_max`: more rows than this are refused before they are made.
     """
 
     blocks: tuple[Block, ...]
@@ -176,6 +177,7 @@ class CountQuery:
     hosts: bool = False
     share: bool = False
     every: Tier | None = None
+    rows_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,23 +239,30 @@ class Coverage:
     """How much of the span was counted at all: absence of data is not zero.
 
     `missing` are the stretches for which at least one series has no counts; `cut` those where it has, but only in
-    segments that reach beyond the span and therefore were left out. Only the first `MISSING_MAX` are listed.
+    segments that reach beyond the span and therefore were left out. `pending` is what cannot have been counted yet: the
+    interval under way, and the future. Only the first `MISSING_MAX` of each are listed.
     """
 
     span: Span
     covered_seconds: int
     missing: tuple[Span, ...] = ()
     cut: tuple[Span, ...] = ()
+    pending: tuple[Span, ...] = ()
+
+    @property
+    def due_seconds(self) -> int:
+        """How much of the span can have been counted by now."""
+        return self.span.seconds - sum(one.seconds for one in self.pending)
 
     @property
     def exact(self) -> bool:
-        """Whether every second of the span is in the answer."""
-        return self.covered_seconds >= self.span.seconds
+        """Whether every second of the span that can have been counted by now is in the answer."""
+        return self.covered_seconds >= self.due_seconds
 
     @property
     def fraction(self) -> float:
-        """0 to 1."""
-        return 1.0 if self.span.seconds <= 0 else self.covered_seconds / self.span.seconds
+        """Of what can have been counted by now, 0 to 1."""
+        return 1.0 if self.due_seconds <= 0 else self.covered_seconds / self.due_seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,9 @@ from cluster.types import Compare, Delete, Event, Get, KeyValue, Operation, Put,
 # Codes of gRPC, as etcd uses them.
 _REFUSED = {3, 5, 6, 7, 8, 9, 12}  # invalid, not found, exists, denied, exhausted, precondition, unimplemented
 _OUT_OF_RANGE, _UNAUTHENTICATED = 11, 16
+# What etcd says, with the code of a mistake or inside of a watch, when it wants a login or another one.
+_LOGIN_SIGNS = ("auth token", "user name is empty", "auth store is old")
+_NO_SPACE = "NOSPACE: its quota is full, it accepts no change; compact it, defragment every member, disarm the alarm"
 _TARGETS = {"create": "CREATE", "mod": "MOD", "version": "VERSION", "value": "VALUE"}
 _NUMBERS = {"create": "create_revision", "mod": "mod_revision", "version": "version"}
 
@@ -99,6 +102,12 @@ class WatchLine(msgspec.Struct, frozen=True):
 class StatusAnswer(msgspec.Struct, frozen=True):
     header: Header = Header()
     version: str = ""
+    size: str = msgspec.field(name="dbSize", default="0")
+    errors: tuple[str, ...] = ()
+
+
+class CompactionAnswer(msgspec.Struct, frozen=True):
+    header: Header = Header()
 
 
 class LoginAnswer(msgspec.Struct, frozen=True):
@@ -133,6 +142,10 @@ def txn_body(txn: Txn) -> dict[str, Any]:
         "success": [_operation(operation) for operation in txn.success],
         "failure": [_operation(operation) for operation in txn.failure],
     }
+
+
+def compaction_body(revision: int) -> dict[str, Any]:
+    return {"revision": str(revision)}
 
 
 def watch_body(prefix: str, start_revision: int) -> dict[str, Any]:
@@ -179,12 +192,18 @@ def watch_batch(line: bytes) -> tuple[Header, WatchBatch | None]:
     if int(answer.compact_revision):
         raise Compacted(f"changes before revision {answer.compact_revision} are forgotten")
     if answer.canceled:
-        raise WatchEnded(f"the store ended the watch: {answer.cancel_reason or 'no reason given'}")
+        words = f"the store ended the watch: {answer.cancel_reason or 'no reason given'}"
+        raise NotLoggedIn(words) if _is_about_login(words) else WatchEnded(words)
     if answer.created:
         return answer.header, None
     events = tuple(_event(event) for event in answer.events)
     # The header says how far the store is, which may be further than these events: more may be on their way.
     return answer.header, WatchBatch(events[-1].revision if events else 0, events)
+
+
+def login_not_wanted(status: int, body: bytes) -> bool:
+    """Whether a login was refused because this etcd knows no users."""
+    return status != 200 and b"authentication is not enabled" in body
 
 
 def _event(event: RawEvent) -> Event:
@@ -200,11 +219,23 @@ def refusal(status: int, body: bytes, endpoint: str) -> StoreError:
         failure = Failure()
     words = f"{endpoint}: {_words(failure) or f'HTTP status {status}'}"
     code = failure.code or failure.grpc_code
-    if code == _UNAUTHENTICATED or status == 401 or "auth token" in words:
+    if code == _UNAUTHENTICATED or status == 401 or _is_about_login(words):
         return NotLoggedIn(words)
+    if "database space exceeded" in words:
+        return StoreRefused(f"{words}: no change is accepted until etcd was compacted and its alarm disarmed")
     if code == _OUT_OF_RANGE:
         return Compacted(words) if "compacted" in words else StoreRefused(words)
     return StoreRefused(words) if code in _REFUSED else StoreUnavailable(words)
+
+
+def alarms(answer: StatusAnswer) -> tuple[str, ...]:
+    """What a member says is wrong, in words that say what to do about it."""
+    return tuple(dict.fromkeys(_NO_SPACE if "NOSPACE" in error else error.strip() for error in answer.errors))
+
+
+def _is_about_login(words: str) -> bool:
+    """Whether a new login may help: there was none, it ran out, its member was restarted, or rights have changed."""
+    return any(sign in words for sign in _LOGIN_SIGNS)
 
 
 def _words(failure: Failure) -> str:

@@ -13,21 +13,8 @@ import time
 from dataclasses import dataclass, field
 
 from cluster.errors import Compacted, StoreUnavailable, WatchEnded
-from cluster.types import (
-    Compare,
-    Delete,
-    Event,
-    Get,
-    KeyValue,
-    Operation,
-    Put,
-    Snapshot,
-    StoreStatus,
-    Txn,
-    TxnResult,
-    WatchBatch,
-    check_txn,
-)
+from cluster.types import Event, KeyValue, Snapshot, StoreStatus, Txn, TxnResult, WatchBatch
+from cluster.walk import walk
 
 # Changes that watches can still ask for; older ones are `Compacted`.
 HISTORY_EVENTS_MAX = 100_000
@@ -52,10 +39,25 @@ class MemoryCluster:
 
     def commit(self, txn: Txn) -> TxnResult:
         """Run a transaction now."""
-        check_txn(txn)
         with self.changed:
-            succeeded = all(self._holds(compare) for compare in txn.compares)
-            return self._run(txn.success if succeeded else txn.failure, succeeded)
+            result, events = walk(txn, self)
+            if events:
+                self.revision = result.revision
+                self._remember(events)
+            return result
+
+    def matching(self, key: str, prefix: bool) -> list[KeyValue]:
+        """For the walk of a transaction, under the lock."""
+        if prefix:
+            return [self.keys[name] for name in sorted(self.keys) if name.startswith(key)]
+        return [self.keys[key]] if key in self.keys else []
+
+    def apply(self, event: Event) -> None:
+        """For the walk of a transaction, under the lock."""
+        if event.item is None:
+            del self.keys[event.key]
+        else:
+            self.keys[event.key] = event.item
 
     def since(self, prefix: str, start_revision: int) -> list[Event]:
         """Changes under `prefix` from `start_revision` on. Raises `Compacted`."""
@@ -84,52 +86,11 @@ class MemoryCluster:
             at -= 1
         return self.history[at:]
 
-    def _holds(self, compare: Compare) -> bool:
-        item = self.keys.get(compare.key)
-        if compare.target == "value":
-            return item is not None and item.value == compare.value
-        if item is None:
-            return compare.number == 0
-        numbers = {"create": item.create_revision, "mod": item.mod_revision, "version": item.version}
-        return numbers[compare.target] == compare.number
-
-    def _run(self, operations: tuple[Operation, ...], succeeded: bool) -> TxnResult:
-        found: list[tuple[KeyValue, ...]] = []
-        events: list[Event] = []
-        for operation in operations:
-            match operation:
-                case Get():
-                    found.append(tuple(self._matching(operation)))
-                case Put():
-                    events.append(self._put(operation))
-                case Delete():
-                    for item in self._matching(operation):
-                        del self.keys[item.key]
-                        events.append(Event(item.key, self.revision + 1, None))
-        if events:
-            self.revision += 1
-            self.history += events
-            if len(self.history) > HISTORY_EVENTS_MAX:
-                self.compact(self.history[len(self.history) // 2].revision)
-            self.changed.notify_all()
-        return TxnResult(succeeded, self.revision, tuple(found))
-
-    def _matching(self, operation: Get | Delete) -> list[KeyValue]:
-        if operation.prefix:
-            return [self.keys[key] for key in sorted(self.keys) if key.startswith(operation.key)]
-        return [self.keys[operation.key]] if operation.key in self.keys else []
-
-    def _put(self, operation: Put) -> Event:
-        before, revision = self.keys.get(operation.key), self.revision + 1
-        item = KeyValue(
-            operation.key,
-            operation.value,
-            before.create_revision if before else revision,
-            revision,
-            before.version + 1 if before else 1,
-        )
-        self.keys[operation.key] = item
-        return Event(operation.key, revision, item)
+    def _remember(self, events: list[Event]) -> None:
+        self.history += events
+        if len(self.history) > HISTORY_EVENTS_MAX:
+            self.compact(self.history[len(self.history) // 2].revision)
+        self.changed.notify_all()
 
 
 class MemoryStore:
@@ -152,7 +113,7 @@ class MemoryStore:
         self._reach()
         self.cluster.since(prefix, start_revision)
         watch = MemoryWatch(self.cluster, prefix, start_revision, idle)
-        self._watches.append(watch)
+        self._watches = [known for known in self._watches if not known.closed] + [watch]
         return watch
 
     def status(self, *, within: float) -> StoreStatus:
@@ -179,13 +140,14 @@ class MemoryWatch:
         self._prefix = prefix
         self._next = start_revision
         self._idle = idle
-        self._closed = False
+        self.closed = False
 
     def next(self) -> WatchBatch:
         limit = time.monotonic() + self._idle
         with self._cluster.changed:
             while True:
-                if self._closed or self._cluster.down:
+                if self.closed or self._cluster.down:
+                    self.closed = True
                     raise WatchEnded(self._cluster.down or "the watch was closed")
                 events = self._cluster.since(self._prefix, self._next)
                 if events:
@@ -193,10 +155,11 @@ class MemoryWatch:
                     return WatchBatch(events[-1].revision, tuple(events))
                 left = limit - time.monotonic()
                 if left <= 0:
+                    self.closed = True
                     raise WatchEnded(f"nothing came for {self._idle:g} s")
                 self._cluster.changed.wait(left)
 
     def close(self) -> None:
         with self._cluster.changed:
-            self._closed = True
+            self.closed = True
             self._cluster.changed.notify_all()

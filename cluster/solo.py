@@ -21,27 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.errors import Compacted, DeadlinePassed, StoreUnavailable, WatchEnded
-from cluster.types import (
-    Compare,
-    Delete,
-    Event,
-    Get,
-    KeyValue,
-    Operation,
-    Put,
-    Snapshot,
-    StoreStatus,
-    Txn,
-    TxnResult,
-    WatchBatch,
-    check_txn,
-)
+from cluster.types import Event, KeyValue, Snapshot, StoreStatus, Txn, TxnResult, WatchBatch
+from cluster.walk import walk
 
 # Enough for a watch that was away for some minutes; more only makes the file larger.
 CHANGES_MAX = 20_000
 # How soon a watch sees a change; and it costs a single small read each time.
 POLL_SECONDS = 0.02
-_TARGETS = {"create": "create_revision", "mod": "mod_revision", "version": "version"}
 _TABLES = """
 CREATE TABLE IF NOT EXISTS key (key TEXT PRIMARY KEY, value BLOB NOT NULL, create_revision INTEGER NOT NULL,
                                 mod_revision INTEGER NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
@@ -73,18 +59,20 @@ class SoloStore:
 
     def read(self, prefix: str, *, within: float) -> Snapshot:
         with self._transaction("BEGIN", within):
-            return Snapshot(self._fact("revision"), tuple(self._matching(Get(prefix, prefix=True))))
+            return Snapshot(self.revision, tuple(self.matching(prefix, True)))
 
     def commit(self, txn: Txn, *, within: float) -> TxnResult:
-        check_txn(txn)
         with self._transaction("BEGIN IMMEDIATE", within):
-            succeeded = all(self._holds(compare) for compare in txn.compares)
-            return self._run(txn.success if succeeded else txn.failure, succeeded)
+            result, events = walk(txn, self)
+            if events:
+                self._base.execute("UPDATE fact SET number = ? WHERE name = 'revision'", (result.revision,))
+                self._forget(result.revision)
+            return result
 
     def watch(self, prefix: str, start_revision: int, *, idle: float, within: float) -> SoloWatch:
         self.since(prefix, start_revision, within)
         watch = SoloWatch(self, prefix, start_revision, idle)
-        self._watches.append(watch)
+        self._watches = [known for known in self._watches if not known.closed] + [watch]
         return watch
 
     def since(self, prefix: str, start_revision: int, within: float) -> list[Event]:
@@ -107,6 +95,11 @@ class SoloStore:
         for watch in self._watches:
             watch.close()
 
+    def disconnect(self) -> None:
+        """Close the file as well; only when no other thread can be in a call."""
+        self._closed = True
+        self._base.close()
+
     @contextmanager
     def _transaction(self, begin: str, within: float) -> Iterator[None]:
         if self._closed:
@@ -127,57 +120,36 @@ class SoloStore:
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{self.path}: {error}; remove it when no vip runs") from None
 
-    def _fact(self, name: str) -> int:
-        return int(self._base.execute("SELECT number FROM fact WHERE name = ?", (name,)).fetchone()[0])
+    # ---- for the walk of a transaction, within one of SQLite's ----
 
-    def _holds(self, compare: Compare) -> bool:
-        found = self._matching(Get(compare.key))
-        if compare.target == "value":
-            return bool(found) and found[0].value == compare.value
-        return (getattr(found[0], _TARGETS[compare.target]) if found else 0) == compare.number
+    @property
+    def revision(self) -> int:
+        return self._fact("revision")
 
-    def _run(self, operations: tuple[Operation, ...], succeeded: bool) -> TxnResult:
-        revision = self._fact("revision")
-        found: list[tuple[KeyValue, ...]] = []
-        changed = False
-        for operation in operations:
-            if isinstance(operation, Get):
-                found.append(tuple(self._matching(operation)))
-            elif isinstance(operation, Put):
-                self._put(operation, revision + 1)
-                changed = True
-            else:
-                changed |= self._delete(operation, revision + 1)
-        if changed:
-            revision += 1
-            self._base.execute("UPDATE fact SET number = ? WHERE name = 'revision'", (revision,))
-            self._forget(revision)
-        return TxnResult(succeeded, revision, tuple(found))
-
-    def _matching(self, operation: Get | Delete) -> list[KeyValue]:
+    def matching(self, key: str, prefix: bool) -> list[KeyValue]:
         query = "SELECT key, value, create_revision, mod_revision, version FROM key "
-        if not operation.prefix:
-            rows = self._base.execute(query + "WHERE key = ?", (operation.key,)).fetchall()
+        if not prefix:
+            rows = self._base.execute(query + "WHERE key = ?", (key,)).fetchall()
         else:
             # A plain comparison of the beginning: keys may hold what LIKE and GLOB take for patterns.
-            bounds = (len(operation.key), operation.key)
-            rows = self._base.execute(query + "WHERE substr(key, 1, ?) = ? ORDER BY key", bounds).fetchall()
+            rows = self._base.execute(query + "WHERE substr(key, 1, ?) = ? ORDER BY key", (len(key), key)).fetchall()
         return [KeyValue(*row) for row in rows]
 
-    def _put(self, operation: Put, revision: int) -> None:
-        before = self._matching(Get(operation.key))
-        create, version = (before[0].create_revision, before[0].version + 1) if before else (revision, 1)
-        row = (operation.key, operation.value, create, revision, version)
+    def apply(self, event: Event) -> None:
+        item = event.item
+        if item is None:
+            self._base.execute("DELETE FROM key WHERE key = ?", (event.key,))
+            self._base.execute("INSERT INTO change VALUES (?, ?, NULL, 0, 0)", (event.revision, event.key))
+            return
+        row = (item.key, item.value, item.create_revision, item.mod_revision, item.version)
         self._base.execute("REPLACE INTO key VALUES (?, ?, ?, ?, ?)", row)
-        change = (revision, operation.key, operation.value, create, version)
+        change = (item.mod_revision, item.key, item.value, item.create_revision, item.version)
         self._base.execute("INSERT INTO change VALUES (?, ?, ?, ?, ?)", change)
 
-    def _delete(self, operation: Delete, revision: int) -> bool:
-        gone = self._matching(operation)
-        for item in gone:
-            self._base.execute("DELETE FROM key WHERE key = ?", (item.key,))
-            self._base.execute("INSERT INTO change VALUES (?, ?, NULL, 0, 0)", (revision, item.key))
-        return bool(gone)
+    # ---- small things ----
+
+    def _fact(self, name: str) -> int:
+        return int(self._base.execute("SELECT number FROM fact WHERE name = ?", (name,)).fetchone()[0])
 
     def _forget(self, revision: int) -> None:
         """Drop old changes, now and then."""
@@ -201,7 +173,24 @@ class SoloWatch:
         self._idle = idle
         self._ended = threading.Event()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended; then nothing more comes."""
+        return self._ended.is_set()
+
     def next(self) -> WatchBatch:
+        try:
+            return self._next_batch()
+        except BaseException:
+            # Whoever reads is the only one who may: nobody else is in the connection then.
+            self.close()
+            self._store.disconnect()
+            raise
+
+    def close(self) -> None:
+        self._ended.set()
+
+    def _next_batch(self) -> WatchBatch:
         limit = time.monotonic() + self._idle
         while not self._ended.is_set():
             try:
@@ -215,9 +204,6 @@ class SoloWatch:
                 raise WatchEnded(f"nothing came for {self._idle:g} s")
             self._ended.wait(POLL_SECONDS)
         raise WatchEnded("the watch was closed")
-
-    def close(self) -> None:
-        self._ended.set()
 
 
 def _event(revision: int, key: str, value: bytes | None, create_revision: int, version: int) -> Event:

@@ -9,6 +9,8 @@ One thread at a time; only `close` and `Stream.close` may come from another.
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +27,8 @@ CONNECT_SECONDS_MAX = 1.0
 # Ten thousand keys are about 4 MB of JSON; more than this is not an answer to us.
 ANSWER_BYTES_MAX = 256 << 20
 _PIECE_BYTES = 64 << 10
+# It warns when it closes a connection beyond those it keeps: a snapshot was read beside a watch, and nothing is wrong.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +194,5 @@ def _unavailable(endpoint: str, error: Exception) -> StoreUnavailable:
     if isinstance(error, (ReadTimeoutError, TimeoutError)):
         return DeadlinePassed(f"{endpoint}: no answer in time")
     reason = getattr(error, "reason", None) or error
-    return StoreUnavailable(f"{endpoint}: {str(reason).split('>: ')[-1]}")
+    # What stands before is how urllib3 shows its own objects.
+    return StoreUnavailable(f"{endpoint}: {re.split('>: |[)]: ', str(reason))[-1]}")

@@ -124,6 +124,9 @@ class StoreStatus:
     version: str
     cluster: str
     endpoint: str
+    # What the store has on its disk, and what it says is wrong with it, in words.
+    bytes: int = 0
+    alarms: tuple[str, ...] = ()
 
 
 class Watch(Protocol):

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from cidr.errors import TooManyRows
 from cidr.times import unit, units
 from cidr.types import (
     Answer,
@@ -139,6 +140,8 @@ class Model:
         starts = [unit(query.every, one.start, self.zone).start for one in stretches]
         sums = [[self._sums(column.expression, query.blocks, one) for column in query.columns] for one in stretches]
         cells = [(row, at) for row in rows for at in range(len(stretches))]
+        if query.rows_max is not None and len(cells) > query.rows_max:
+            raise TooManyRows(f"{len(cells)} rows: add a limit")
         columns = [
             _column(
                 column.label,

@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import click
 import msgspec
 
+from jlogd import open as open_log
 from jlogd.cli import jlogctl as jlogctl_module
 from jlogd.cli import jlogd as jlogd_module
 
@@ -111,3 +112,13 @@ def _bytes(stream: io.TextIOWrapper) -> bytes:
     buffer = stream.buffer
     assert isinstance(buffer, io.BytesIO)
     return buffer.getvalue()
+
+
+def log_of_small_segments(path: Path, records: Sequence[bytes]) -> Path:
+    """A log with one subscriber, in segments of 4 KiB and batches of 100 records."""
+    done(jlogctl("create", path, "--segment-size", "4KiB", "--subscriber", "master"))
+    with open_log(path) as log, log.writer() as writer:
+        for first in range(0, len(records), 100):
+            writer.extend(records[first : first + 100])
+            writer.flush()
+    return path

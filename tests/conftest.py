@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))  # the tests import each other's helpers by name
 
 from model_disk import ModelDisk, ModelProcess
+from wire_support import Daemon, make_log
 
 _COMMON = {
     "deadline": None,
@@ -43,6 +45,14 @@ def spool(tmp_path: Path) -> Path:
     path = tmp_path / "spool"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def daemon(spool: Path) -> Iterator[Daemon]:
+    """A server in this process, with a log `mainlog` and its subscriber `master`."""
+    make_log(spool, subscribers=["master"])
+    with Daemon(spool) as daemon:
+        yield daemon
 
 
 @pytest.fixture

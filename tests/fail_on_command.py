@@ -1,13 +1,15 @@
 """A FUSE file system over a directory that fails on command: `fail_on_command.py FROM AT CONTROL`.
 
 CONTROL is a file of words like `write=EIO fsync=ENOSPC`, read at every operation; while it is empty all is well. What
-may fail: `write`, `create`, `fsync`, `fsyncdir`. Locks are the kernel's own: all processes use the one mount.
+may fail: `write`, `create`, `fsync`, `fsyncdir`; a number in place of an error (`fsync=700`) makes it take so many
+milliseconds. Locks are the kernel's own: all processes use the one mount.
 """
 
 from __future__ import annotations
 
 import errno
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,9 @@ class FailsOnCommand(FaultyFs):
 
     def _maybe_fail(self, operation: str) -> None:
         faults = dict(word.split("=") for word in self._control.read_text().split())
-        if operation in faults:
+        if faults.get(operation, "").isdigit():
+            time.sleep(int(faults[operation]) / 1000)
+        elif operation in faults:
             raise mfusepy.FuseOSError(getattr(errno, faults[operation]))
 
     def create(self, path: str, mode: int, fi: Any = None) -> int:

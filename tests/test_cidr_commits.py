@@ -11,6 +11,7 @@ from msgspec import structs
 
 from cidr.catalogue import Catalogue
 from cidr.commits import Commits, Piece
+from cidr.errors import CatalogueBroken
 from cidr.names import CATALOGUE, commit_of, segment_files, segment_path
 from cidr.segment import encode, read, read_header
 from cidr.survey import survey
@@ -122,3 +123,51 @@ def test_the_name_tells_the_commit() -> None:
     assert commit_of(path.removesuffix(".parquet") + "-late.parquet") == ("west_1", 3, 1207)
     for other in ("spam.parquet", "minute/x/spam.a-1.parquet", "minute/x/spam.a-1-x.parquet", path + ".tmp"):
         assert commit_of(other) is None
+
+
+def test_a_commit_is_durable_before_the_catalogue_names_it(tmp_path: Path) -> None:
+    told: list[tuple[str, Path]] = []
+
+    class Told(FastFiles):
+        def step(self, what: str, path: Path) -> None:
+            told.append((what, path))
+
+        def sync_directory(self, path: Path) -> None:
+            self.step("sync directory", path)
+
+    _write(tmp_path, 3, Told())
+    words = [what for what, _ in told]
+    renamed = {path.parent: at for at, (what, path) in enumerate(told) if what == "rename"}
+    synced = {path: at for at, (what, path) in enumerate(told) if what == "sync directory"}
+    named = words.index("before the catalogue")
+    assert words.count("rename") == words.count("sync") == 3
+    assert renamed
+    for directory, at in renamed.items():
+        assert at < synced[directory] < named
+
+
+def test_a_catalogue_older_than_its_segments_is_refused_with_advice(tmp_path: Path) -> None:
+    _write(tmp_path, 1, FastFiles())
+    old = (tmp_path / CATALOGUE).read_bytes()
+    for _ in range(2):
+        _write(tmp_path, 1, FastFiles())
+    (tmp_path / CATALOGUE).write_bytes(old)
+    catalogue = Catalogue.create(tmp_path)
+    with pytest.raises(CatalogueBroken, match=r"has not heard of.*cidr rebuild"):
+        Commits(tmp_path, catalogue, "test", "UTC", FastFiles())
+    catalogue.close()
+    assert len(list(segment_files(tmp_path))) == 3
+
+
+def test_of_two_tries_at_one_commit_the_later_counts(tmp_path: Path) -> None:
+    catalogue = Catalogue.create(tmp_path)
+    old = Commits(tmp_path, catalogue, "test", "UTC", BeforeTheCatalogue())
+    new = Commits(tmp_path, catalogue, "test", "UTC", BeforeTheCatalogue())
+    for commits, number in ((old, 1), (new, 2)):  # the old one wakes up and writes after it was replaced
+        with pytest.raises(Killed):
+            commits.write(_pieces(number), {"log": number})
+    Commits(tmp_path, catalogue, "test", "UTC", FastFiles())
+    assert {commit_of(path) for path in segment_files(tmp_path)} == {("test", new.epoch, 1)}
+    assert catalogue.positions("test") == {"log": 2}
+    catalogue.close()
+    assert counted(tmp_path) == {"0.0.0.1": 2}

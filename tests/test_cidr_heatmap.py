@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from ipaddress import IPv4Address
 from xml.etree import ElementTree
 
@@ -16,7 +17,7 @@ from PIL import Image
 
 from cidr.addresses import parse_block
 from cidr.ask import Local, Rows
-from cidr.heatmap import colours, heat, png, svg
+from cidr.heatmap import colours, heat, png, svg, words
 from cidr.heatmap.hilbert import places
 from cidr.types import Block
 from jlogd.errors import UsageError
@@ -92,26 +93,28 @@ def test_ipv6_cells_below_around_and_above_the_middle(bits):
 
 def test_the_picture_in_pixels():
     found = drawn("0.0.0.0/0")
-    picture = Image.open(io.BytesIO(png.file(found, "a title"))).convert("RGB")
-    assert picture.size == (1024, 1024 + png.LEGEND_PIXELS)
+    picture = Image.open(io.BytesIO(png.file(found))).convert("RGB")
+    assert picture.size == (1024, 1024 + png.HEAD_PIXELS + png.LEGEND_PIXELS)
     xs, ys = places(4)
-    middle = {n: picture.getpixel((int(xs[n]) * 64 + 33, int(ys[n]) * 64 + 33)) for n in (0, 10, 11, 12)}
+    middle = {
+        n: picture.getpixel((int(xs[n]) * 64 + 33, int(ys[n]) * 64 + 33 + png.HEAD_PIXELS)) for n in (0, 10, 11, 12)
+    }
     assert middle[10] == colours.rgb(colours.RAMP[-1]) and middle[0] == colours.rgb(colours.RAMP[0])
     assert middle[11] == colours.rgb(colours.ZERO) and middle[12] == colours.rgb(colours.NEGATIVE)
-    hatched = {picture.getpixel((int(xs[13]) * 64 + d, int(ys[13]) * 64 + 5)) for d in range(20)}
+    hatched = {picture.getpixel((int(xs[13]) * 64 + d, int(ys[13]) * 64 + 33 + png.HEAD_PIXELS)) for d in range(4, 24)}
     assert hatched == {colours.rgb(colours.HATCH_DARK), colours.rgb(colours.HATCH_LIGHT)}
 
 
 def test_the_picture_in_squares():
     found = drawn("0.0.0.0/0")
-    root = ElementTree.fromstring(svg.file(found, 'a <title> & "more"'))
+    root = ElementTree.fromstring(svg.file(found))
     name = "{http://www.w3.org/2000/svg}"
     squares = [rect for rect in root.iter(f"{name}rect") if rect.find(f"{name}title") is not None]
     titles = {rect.find(f"{name}title").text: rect.get("class") for rect in squares}  # type: ignore[union-attr]
     assert len(titles) == 256
     assert titles["10.0.0.0/8: 1,000"] == "s9" and titles["11.0.0.0/8: 0"] == "zero"
     assert titles["12.0.0.0/8: -5"] == "minus" and titles["13.0.0.0/8: no data"] == "none"
-    assert root.find(f"{name}title").text == 'a <title> & "more"'  # type: ignore[union-attr]
+    assert str(root.find(f"{name}title").text).startswith("spam in 0.0.0.0/0; cells of /8; 2008-04-24")  # type: ignore[union-attr]
 
 
 def test_links_only_where_there_is_something_below():
@@ -143,3 +146,54 @@ def test_what_cannot_be_drawn():
 def test_a_ratio_has_a_linear_scale():
     found = drawn("0.0.0.0/0", "ratio(spam, union(spam, spam6))")
     assert found.linear and found.levels()[10] == heat.STEPS
+
+
+def test_the_words_say_what_where_and_when():
+    found = drawn("10.0.0.0/8", detail=12)
+    assert words.title(found) == "spam in 10.0.0.0/8"
+    assert words.subtitle(found).startswith("cells of /20, squares of /16; 2008-04-24 00:00 to 2008-04-24 00:15 UTC")
+    assert words.subtitle(drawn("10.0.0.0/8")).startswith("cells of /16; 2008")
+    squares = words.squares(found)
+    assert [str(block) for block in squares[:2]] == ["10.0.0.0/16", "10.1.0.0/16"] and len(squares) == 256
+    assert [words.short(block) for block in (squares[255], parse_block("0.0.0.0/0"), parse_block("10.128.0.0/9"))] == [
+        "10.255/16",
+        "0/0",
+        "10.128/9",
+    ]
+    assert words.short(parse_block("2001:db8::/32")) == "2001:db8::/32"
+    assert [len(words.squares(drawn("10.0.0.0/8", detail=detail))) for detail in (2, 4)] == [4, 16]
+
+
+def test_the_scale_has_numbers_that_are_its_steps():
+    found = drawn("0.0.0.0/0")
+    assert words.ticks(found) == [(0, "1"), (3, "10"), (6, "100"), (9, "1,000")]
+    for step, text in words.ticks(found)[1:]:  # what is just below a number has the colour before it
+        value = float(text.replace(",", ""))
+        values = np.array([1.0, value - 0.01, min(value + 0.01, 1000.0), 1000.0])
+        assert replace(found, values=values, detail=2).levels().tolist()[1:3] == [step, min(step + 1, heat.STEPS)]
+    assert words.ticks(drawn("10.0.0.0/24")) == [(9, "1,000")]
+    assert words.ticks(replace(found, values=np.array([3.0, 5.0, np.nan, 4.0]))) == [(0, "3"), (9, "5")]
+    assert words.ticks(replace(found, values=np.array([0.0, -1.0, np.nan, 0.0]))) == []
+    assert words.ticks(replace(found, values=np.array([0.5, 0.25, 0.0, 0.0]), linear=True))[-1] == (9, "0.5")
+    assert (words.scale(found), words.scale(replace(found, linear=True))) == ("logarithmic scale", "linear scale")
+
+
+def test_below_zero_is_in_the_legend_when_it_is_in_the_map():
+    found = drawn("0.0.0.0/0")
+    assert b"below 0" in svg.file(found)
+    without = replace(found, values=np.where(found.values < 0, np.nan, found.values))
+    assert b"below 0" not in svg.file(without)
+
+
+@pytest.mark.parametrize("detail", [2, 4, 8, 10, 16])
+@pytest.mark.parametrize("block", ["10.0.0.0/8", "2001:db8::/32"])
+def test_head_map_and_legend_have_their_places(block, detail):
+    found = replace(drawn(block, "spam6" if ":" in block else "spam", detail), when="a long time " * 60)
+    picture = np.asarray(Image.open(io.BytesIO(png.file(found))).convert("L"))
+    assert picture.shape == (1024 + png.HEAD_PIXELS + png.LEGEND_PIXELS, 1024)
+    for part in (picture[: png.HEAD_PIXELS], picture[png.HEAD_PIXELS + 1024 :]):
+        assert (part < 80).any()  # there is ink,
+        assert (part[:, -4:] > 200).all()  # and it ends before the edge
+    assert (picture[png.HEAD_PIXELS - 6 : png.HEAD_PIXELS] > 200).all()
+    if detail <= svg.DETAIL_SVG_MAX:
+        assert svg.file(found).count(b" ...") == 1

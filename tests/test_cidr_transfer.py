@@ -18,6 +18,7 @@ from cidr.columns import Counts
 from cidr.errors import BadInput
 from cidr.names import CATALOGUE
 from cidr.segment import read
+from cidr.store import Store
 from cidr.transfer import export_file, import_file
 from cidr.types import Family
 from jlogd.errors import UsageError
@@ -122,6 +123,37 @@ def test_an_import_beside_a_logger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="was counted by"):
         import_file(file, tmp_path / "store", kind="csv", interval=60)
     assert counted(tmp_path / "store") == {"192.0.2.7": 1}
+
+
+def test_an_import_into_what_was_imported_and_condensed_adds_up(tmp_path: Path) -> None:
+    base = tmp_path / "s"
+    for number in (1, 2):
+        file = tmp_path / f"{number}.csv"
+        file.write_text(f"series,end,address,count\nspam,2008-04-24T00:01:00Z,10.0.0.1,{number}\n")
+        import_file(file, base, kind="csv", interval=60)
+        assert cidr("maintain", "--base-dir", base).exit_code == 0
+    assert counted(base, "spam") == {"10.0.0.1": 3}
+
+
+def test_an_import_leaves_the_zone_of_a_store_as_it_is(tmp_path: Path) -> None:
+    base = tmp_path / "s"
+    for number, (zone, then) in enumerate((("Europe/Berlin", "Europe/Berlin"), ("", "Europe/Berlin"), ("UTC", "UTC"))):
+        file = tmp_path / f"{number}.csv"
+        file.write_text(f"series,end,address,count\nspam,2008-04-24T00:0{number}:00,10.0.0.1,1\n")
+        import_file(file, base, kind="csv", interval=60, zone=zone)
+        store = Store(base)
+        assert str(store.zone) == then
+        store.close()
+
+
+def test_a_bag_is_the_sum_of_all_time_and_holds_nothing_negative(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    for minute, number in enumerate((5, 2, -1)):
+        maker.put("spam", T0 + minute * 60, T0 + minute * 60 + 60, {0x0A000001: number})
+    assert exported(tmp_path, "silk", ("spam",)) == b"10.0.0.1|6\n"
+    maker.put("spam", T0 + 300, T0 + 360, {0x0A000001: -7})
+    with pytest.raises(UsageError, match="no negative counts"):
+        exported(tmp_path, "silk", ("spam",))
 
 
 def test_a_crash_of_an_import_leaves_all_or_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cli_support import done, failed, jlogctl, process
+from cli_support import done, failed, jlogctl, log_of_small_segments, process
 
 import jlogd
 from jlogd.journal.batch import Batch
@@ -19,13 +19,7 @@ RECORDS = [b"plain", b"", "ümlaut".encode(), b"\xff\xfe", b"two\nlines", *(b"re
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    path = tmp_path / "spool" / "mainlog"
-    done(jlogctl("create", path, "--segment-size", "4KiB", "--subscriber", "master"))
-    with jlogd.open(path) as opened, opened.writer() as writer:
-        for first in range(0, len(RECORDS), 100):
-            writer.extend(RECORDS[first : first + 100])
-            writer.flush()
-    return path
+    return log_of_small_segments(tmp_path / "spool" / "mainlog", RECORDS)
 
 
 def damage(log: Path) -> None:

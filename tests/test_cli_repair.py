@@ -6,22 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_support import done, failed, jlogctl, process
-
-import jlogd
+from cli_support import done, failed, jlogctl, log_of_small_segments, process
 
 RECORDS = [b"record %d" % number for number in range(1000)]
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    path = tmp_path / "spool" / "mainlog"
-    done(jlogctl("create", path, "--segment-size", "4KiB", "--subscriber", "master"))
-    with jlogd.open(path) as opened, opened.writer() as writer:
-        for first in range(0, len(RECORDS), 100):
-            writer.extend(RECORDS[first : first + 100])
-            writer.flush()
-    return path
+    return log_of_small_segments(tmp_path / "spool" / "mainlog", RECORDS)
 
 
 def test_repair_of_a_sound_log(log: Path) -> None:

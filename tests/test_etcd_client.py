@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from daemon_support import free_ports
@@ -212,6 +213,126 @@ def test_a_token_that_ran_out_is_fetched_again():
         valid[0] = "expired"
         assert read(store) == 5
         assert tokens == ["token-0", "token-1"]
+
+
+def test_a_watch_whose_login_ran_out_logs_in_again():
+    """etcd says so inside of an answer that is called good; without a new login no watch would ever come back."""
+    logins: list[str] = []
+    refused = b"rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
+    cancelled = (
+        json.dumps({"result": header() | {"canceled": True, "cancel_reason": refused.decode()}}).encode() + b"\n"
+    )
+    event = (
+        json.dumps({"result": header() | {"events": [{"kv": {"key": "YQ==", "mod_revision": "5"}}]}}).encode() + b"\n"
+    )
+
+    def respond(handler: BaseHTTPRequestHandler, body: dict) -> None:
+        if handler.path == "/v3/auth/authenticate":
+            logins.append(f"token-{len(logins)}")
+            say(handler, header() | {"token": logins[-1]})
+        else:
+            good = handler.headers["Authorization"] == "token-1"
+            stream(CREATED, event if good else cancelled)(handler, body)
+
+    with server(respond) as endpoint:
+        store = store_of(endpoint, user="root", password="secret")
+        with pytest.raises(NotLoggedIn, match="invalid auth token"):
+            store.watch("/", 1, idle=WITHIN, within=WITHIN).next()
+        assert store.watch("/", 1, idle=WITHIN, within=WITHIN).next().revision == 5
+        assert len(logins) == 2
+
+
+def test_a_wrong_password_is_not_tried_all_the_time(monkeypatch: pytest.MonkeyPatch):
+    """Every try costs etcd the work of a password hash, and a daemon asks ten times a second."""
+    tries: list[dict] = []
+
+    def respond(handler: BaseHTTPRequestHandler, body: dict) -> None:
+        tries.append(body)
+        say(handler, {"error": "etcdserver: authentication failed, invalid user ID or password", "code": 3}, 400)
+
+    with server(respond) as endpoint:
+        store = store_of(endpoint, user="root", password="wrong")
+        for _ in range(5):
+            with pytest.raises(NotLoggedIn, match="check user and password"):
+                read(store)
+        assert len(tries) == 1
+        monkeypatch.setattr("cluster.etcd.LOGIN_REST_SECONDS", 0.0)
+        store._login_refused = (0.0, "")
+        for _ in range(2):
+            with pytest.raises(NotLoggedIn):
+                read(store)
+        assert len(tries) > 2, "but tried again later"
+
+
+def test_a_login_that_etcd_does_not_want_yet_is_no_failure(tmp_path: Path):
+    """So users can be configured before etcd is told to want them; and a password can be changed in its file."""
+    wanted = [False]
+    secret = tmp_path / "password"
+    secret.write_text("first\n")
+    passwords: list[str] = []
+
+    def respond(handler: BaseHTTPRequestHandler, body: dict) -> None:
+        if handler.path == "/v3/auth/authenticate":
+            passwords.append(body["password"])
+            off = {"error": "etcdserver: authentication is not enabled", "code": 9}
+            say(handler, header() | {"token": "good"}) if wanted[0] else say(handler, off, 400)
+        elif wanted[0] and handler.headers["Authorization"] != "good":
+            say(handler, {"error": "etcdserver: user name is empty", "code": 3}, 400)
+        else:
+            say(handler, header())
+
+    with server(respond) as endpoint:
+        store = store_of(endpoint, user="root", password_file=str(secret))
+        assert [read(store), read(store)] == [5, 5]
+        assert passwords == ["first"], "asked once"
+        wanted[0] = True
+        secret.write_text("second\n")
+        assert read(store) == 5
+        assert passwords == ["first", "second"]
+        with pytest.raises(NotLoggedIn, match="set etcd_user and etcd_password_file"):
+            read(store_of(endpoint))
+        secret.unlink()
+        with pytest.raises(NotLoggedIn, match="cannot be read"):
+            read(store_of(endpoint, user="root", password_file=str(secret)))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"<html>a portal</html>", b'{"header": {"revision": "many"}}', b'{"header": {}, "kvs": [{"key": "not base64!"}]}'],
+)
+def test_nonsense_is_an_error_of_the_store_whatever_was_asked(answer: bytes):
+    """Whoever asks lives on: a thread of a daemon knows no other errors."""
+    with server(lambda handler, _: say(handler, answer)) as endpoint:
+        with pytest.raises(StoreUnavailable):
+            read(store_of(endpoint))
+        with pytest.raises(StoreUnavailable):
+            read(store_of(endpoint, user="root", password="secret"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"<html>a portal</html>",
+        b'{"result": {"header": {"revision": "many"}}}',
+        b'{"result": {"events": [{"kv": {"key": "a"}}]}}',
+    ],
+)
+def test_nonsense_ends_a_watch(line: bytes):
+    with server(stream(line + b"\n")) as endpoint, pytest.raises(WatchEnded):
+        store_of(endpoint).watch("/", 1, idle=WITHIN, within=WITHIN).next()
+
+
+def test_a_slow_login_does_not_take_the_time_of_two():
+    """One deadline over the login and the question."""
+    started = time.monotonic()
+
+    def respond(handler: BaseHTTPRequestHandler, body: dict) -> None:
+        time.sleep(0.7)
+        say(handler, header() | {"token": "good"})
+
+    with server(respond) as endpoint, pytest.raises(DeadlinePassed):
+        read(store_of(endpoint, user="root", password="secret"), within=1.0)
+    assert time.monotonic() - started < WITHIN / 2
 
 
 def test_a_refused_commit_is_not_taken_for_done():

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import zmq
 import zstandard
-from wire_support import Daemon, make_log
+from wire_support import Daemon
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "protocol.md"
 HEADER = struct.Struct("<4sBBBBIIIIQQQqqQQqII")
@@ -121,13 +121,6 @@ class Client:
     def close(self) -> None:
         self.send("bye")
         self.socket.close(linger=200)
-
-
-@pytest.fixture
-def daemon(spool: Path) -> Iterator[Daemon]:
-    make_log(spool, subscribers=["master"])
-    with Daemon(spool) as daemon:
-        yield daemon
 
 
 @pytest.fixture

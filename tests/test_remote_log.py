@@ -49,13 +49,6 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def daemon(spool: Path) -> Iterator[Daemon]:
-    make_log(spool, subscribers=["master"])
-    with Daemon(spool) as daemon:
-        yield daemon
-
-
-@pytest.fixture
 def log(daemon: Daemon) -> Iterator[RemoteLog]:
     with RemoteLog(daemon.target()) as log:
         yield log

@@ -36,13 +36,6 @@ CONTROLS = [m.encode(message) for message in (m.Ping(1), m.Append(2, "mainlog"),
 
 
 @pytest.fixture
-def daemon(spool: Path) -> Iterator[Daemon]:
-    make_log(spool, subscribers=["master"])
-    with Daemon(spool) as daemon:
-        yield daemon
-
-
-@pytest.fixture
 def raw(daemon: Daemon) -> Iterator[Raw]:
     with Raw(daemon.address) as raw:
         yield raw

@@ -170,8 +170,8 @@ def test_a_life_on_one_machine(solo: Solo):
     daemon.send_signal(signal.SIGKILL)
     daemon.wait()
     until(lambda: not solo.present(), "the guard removed everything")
-    until(lambda: solo.states() == {"SILENT"}, "the session that is still in the file is called silent")
-    assert re.search(r"n1 +silent", vip("show", "--nodes", "--config", str(solo.config), code=1))
+    until(lambda: solo.states() == {"free"}, "and ended the session, so that nobody is said to own them")
+    assert re.search(r"n1 +left +.*ended clean", vip("show", "--nodes", "--config", str(solo.config), code=1))
     daemon = solo.launch()
     until(lambda: solo.present() == everything, "it is back after a kill")
 

@@ -311,6 +311,26 @@ def test_every_change_of_owner_is_told(alone: Driver):
     assert all(change.why for change in changes)
 
 
+@pytest.mark.parametrize("heard_first", [False, True])
+def test_the_end_of_a_node_is_told_once(alone: Driver, heard_first: bool):
+    """By itself, whether its own farewell comes back by the stream before it ends or not."""
+    everything = set(alone.present)
+    alone.seen.clear()
+    alone.hold = {Commit} if heard_first else set()
+    alone.node.stop(alone.now)
+    alone.run(0.2)
+    if heard_first:
+        (farewell,) = {action for action in alone.seen if isinstance(action, Commit) and action.kind == "farewell"}
+        result = alone.store.commit(farewell.txn)
+        alone.step(beat=False)
+        alone.node.committed(alone.now, farewell, alone.now, result)
+    assert alone.node.phase == "ended"
+    alone.seen += alone.node.act(alone.now, alone.now / SECOND)  # what a daemon still carries out before it ends
+    told = [change for action in alone.seen if isinstance(action, Changed) for change in action.changes]
+    assert sorted(change.address for change in told) == sorted(everything)
+    assert {(change.before, change.after) for change in told} == {("n0", "")}
+
+
 def test_a_pin_for_once_is_gone_when_it_is_done(alone: Driver):
     alone.put(KEYS.pin("g3"), PinRecord("n0"))
     alone.run(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,13 +23,14 @@ import jlogd
 from cluster.etcd import EtcdSettings, EtcdStore
 from cluster.gateway import txn_body
 from cluster.memory import MemoryCluster
+from cluster.solo import SoloStore
 from cluster.types import Compare, Delete, Event, KeyValue, Put, Txn, TxnResult, WatchBatch
 from jlogd.daemon.units import Duration
 from vip import farewell
 from vip.actions import RemoveAll, Take, Taken
 from vip.checks import Checks, run_once
 from vip.clock import MILLISECOND, SECOND
-from vip.config import Check
+from vip.config import Check, parse
 from vip.config import Hooks as HookSettings
 from vip.hands import Hands
 from vip.history import Entry, History
@@ -37,6 +39,7 @@ from vip.kernel.interface import Floating
 from vip.links import STABLE_NS, Links
 from vip.records import GoneRecord, Keys, OwnRecord, SessionRecord, encode
 from vip.session import Session
+from vip.stores import farewell_of
 from vip.timing import PROFILES, RATE_ERROR, Timing, timing_of
 from vip.view import StreamHole, View
 
@@ -222,6 +225,48 @@ def test_a_check_that_hangs_fails():
     assert run_once(Check(exec=("/bin/sleep", "60"), timeout=Duration(0.1))) == "no end within 100ms"
 
 
+def test_what_a_check_leaves_running_does_not_hold_it_up(tmp_path: Path):
+    """Nor does it stay: a shell that was killed leaves its children behind."""
+    pids = tmp_path / "pids"
+    command = f"sleep 600 & echo $! > {pids}; sleep 600"
+    started = time.monotonic()
+    assert run_once(Check(exec=("/bin/sh", "-c", command), timeout=Duration(1))) == "no end within 1s"
+    assert time.monotonic() - started < 300
+    until(lambda: not Path(f"/proc/{int(pids.read_text())}").exists() or is_dead(pids), "it went as well")
+
+
+def is_dead(pids: Path) -> bool:
+    return "\nState:\tZ" in Path(f"/proc/{int(pids.read_text())}/status").read_text()
+
+
+def test_a_service_that_trickles_is_not_healthy():
+    ended = threading.Event()
+
+    def trickle(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 ")
+            while not ended.wait(0.05):
+                connection.sendall(b"O")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=trickle, args=(server,), daemon=True)
+        thread.start()
+        page = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        assert run_once(Check(http=page, timeout=Duration(0.5))) == "no end within 500ms"
+        ended.set()
+        thread.join()
+
+
+def test_names_that_cannot_be_are_failures_and_no_mistakes_of_ours():
+    """A thread that fails ends the daemon."""
+    for check in (Check(tcp="no..name:25"), Check(http="http://no..name/"), Check(exec=("/bin/\0",))):
+        assert run_once(check)
+    for page in ("http://127.0.0.1:99999/", "http:///only/a/path", "http://a:0/"):
+        with pytest.raises(ValueError, match="accepted"):
+            Check(http=page)
+
+
 def test_rise_and_fall(tmp_path: Path):
     flag = tmp_path / "flag"
     changes: list[dict[str, str]] = []
@@ -272,6 +317,33 @@ def test_hooks_that_hang_or_fail_are_counted_and_go_on(tmp_path: Path):
     with pytest.raises(ProcessLookupError):
         os.kill(int(pids.read_text()), signal.SIG_DFL)
     hooks.close()
+
+
+def test_what_a_hook_leaves_running_does_not_hold_up_the_next(tmp_path: Path):
+    """It has a session of its own and keeps what it was given open, so no kill of a group reaches it."""
+    pids = tmp_path / "pids"
+    body = (
+        "import os, time\n"
+        "if os.fork() == 0:\n"
+        f"    os.setsid(); open({str(pids)!r}, 'w').write(str(os.getpid())); time.sleep(600)\n"
+        "time.sleep(600)"
+    )
+    hooks = Hooks(HookSettings(take=hook(tmp_path, body), release=("/bin/false",), timeout=Duration(1)))
+    hooks.start()
+    hooks.tell("take", [{"address": "10.0.0.1"}])
+    hooks.tell("release", [{"address": "10.0.0.1"}])
+    until(lambda: hooks.failures == 2, "both failed, and nothing waited")
+    os.kill(int(pids.read_text()), signal.SIGKILL)
+    hooks.close()
+
+
+def test_the_last_words_of_a_hook_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    body = "import sys; sys.stderr.write('x' * 5_000_000 + 'the reason'); sys.exit(7)"
+    hooks = Hooks(HookSettings(take=hook(tmp_path, body)))
+    hooks.start()
+    hooks.tell("take", [{"address": "10.0.0.1"}])
+    hooks.close()
+    assert re.search("exit code 7: x{190}the reason$", caplog.text, re.MULTILINE)
 
 
 # ---- history ---------------------------------------------------------------------------------------------------------
@@ -394,6 +466,30 @@ def test_last_words_reach_etcd_past_a_dead_member(tmp_path: Path):
         store.close()
     finally:
         etcd.stop()
+
+
+def test_last_words_reach_the_file_of_a_single_machine(tmp_path: Path):
+    """They end that very session, and make no file where there is none."""
+    path = tmp_path / "solo.db"
+    store = SoloStore(path)
+    session = Session(KEYS, "n1", TIMING)
+    assert session.opened(0, store.commit(session.opening(SessionRecord()), within=30))
+    settings = parse(f'[vip]\nnode = "n1"\nstore = "solo"\nsolo_file = "{path}"')
+    words = farewell_of(settings, session.farewell(GoneRecord(wait=TIMING.wait)), "")
+    farewell.say(words)
+    found = {KEYS.split(item.key)[0]: item.value for item in store.read(KEYS.prefix, within=30).items}
+    assert set(found) == {"gone"}
+    gone = msgspec.json.decode(found["gone"], type=GoneRecord)
+    assert (gone.clean, gone.session) == (True, session.revision)
+
+    later = Session(KEYS, "n1", TIMING)
+    assert later.opened(0, store.commit(later.opening(SessionRecord()), within=30))
+    farewell.say(words)
+    assert store.read(KEYS.session("n1"), within=30).items, "the end of one session is not that of the next"
+    store.close()
+    elsewhere = tmp_path / "no" / "file"
+    farewell.say(farewell.compose_solo(str(elsewhere), ("a", 1), ("b", b"c")))
+    assert not elsewhere.parent.exists()
 
 
 @pytest.mark.parametrize("words", [b"", b"nonsense", farewell.compose(("http://127.0.0.1:1",), {})])

@@ -78,7 +78,10 @@ class Lab:
         groups: str = "",
         etcd_options: Sequence[str] = (),
         sampled: int = 3,
+        login: tuple[str, str] | None = None,
+        etcd_directory: Path | None = None,
     ) -> None:
+        """`login`: user and password that etcd wants, by https. `etcd_directory`: where its data is."""
         need_namespaces()
         need_etcd()
         self.directory = directory
@@ -91,6 +94,8 @@ class Lab:
         self.sampled = self.addresses[:sampled]
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._etcd_options = etcd_options
+        self.login = login
+        self._etcd_directory = etcd_directory or directory
         self._client: Client | None = None
         self.moments: list[tuple[int, str]] = []
 
@@ -111,10 +116,14 @@ class Lab:
             self.asker = Asker(self.net, "client", self.addresses[:ASKED_MAX])
             wrap = [["ip", "netns", "exec", self.net.namespace(name)] for name in self.etcd_names]
             hosts = [self.net.address(name, "mgmt") for name in self.etcd_names]
-            self.etcd = EtcdCluster(self.directory, hosts, wrap, self._etcd_options, client_port=2379)
+            secure = self.login is not None
+            place = self._etcd_directory
+            self.etcd = EtcdCluster(place, hosts, wrap, self._etcd_options, client_port=2379, secure=secure)
             self.etcd.start()
             with inside(self.net.namespace("client")):
                 self.etcd.wait_ready()
+                if self.login is not None:
+                    self.etcd.want_logins(*self.login, "/jlogd/vip/")
         except BaseException:
             self.__exit__()
             raise
@@ -135,12 +144,19 @@ class Lab:
         path = self.directory / f"{name}.toml"
         path.write_text(
             f'[vip]\nnode = "{name}"\nstore = "etcd"\netcd = {endpoints}\nhttp = "127.0.0.1:5185"\n'
-            f"generation = {generation}\n{self.settings}\n{settings}\n"
+            f"generation = {generation}\n{self.settings}\n{settings}\n{self._login_settings()}"
             '[[vip.topology]]\nblock = "10.77.0.0/16"\ninterface = "lan"\n'
             '[[vip.topology]]\nblock = "fd77::/64"\ninterface = "lan"\n'
             f"{groups or self.groups}\n"
         )
         return path
+
+    def _login_settings(self) -> str:
+        if self.login is None:
+            return ""
+        secret = self.directory / "password"
+        secret.write_text(self.login[1] + "\n")
+        return f'etcd_ca = "{self.etcd.tls.ca}"\netcd_user = "{self.login[0]}"\netcd_password_file = "{secret}"\n'
 
     def start(self, *names: str) -> Lab:
         """Start daemons (all, when none is named) and the echo that answers a client there."""
@@ -150,9 +166,9 @@ class Lab:
             start_echo(self.net, name)
         return self
 
-    def launch(self, name: str) -> None:
+    def launch(self, name: str, **environ: str) -> None:
         """A daemon on a node, whose configuration is there."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
         command = [sys.executable, "-m", "vip.cli.main", "run", "--config", str(self.directory / f"{name}.toml")]
         with (self.directory / f"{name}.log").open("ab") as log:
             self.daemons[name] = self.net.popen(name, command, stdout=log, stderr=log, env=environment)
@@ -243,7 +259,7 @@ class Lab:
     def store(self) -> Iterator[Store]:
         """The store, asked from the client's side."""
         with inside(self.net.namespace("client")):
-            store = EtcdStore(EtcdSettings(tuple(self.etcd.endpoints)))
+            store = EtcdStore(EtcdSettings(tuple(self.etcd.endpoints), self.etcd.tls, *(self.login or ())))
             try:
                 yield store
             finally:
@@ -253,7 +269,7 @@ class Lab:
         """Which member leads now: its position."""
         with inside(self.net.namespace("client")):
             for at, endpoint in enumerate(self.etcd.endpoints):
-                store = EtcdStore(EtcdSettings((endpoint,)))
+                store = EtcdStore(EtcdSettings((endpoint,), self.etcd.tls))
                 try:
                     answer = json.loads(store._transport.post("/v3/maintenance/status", b"{}", 5.0).body)
                 except Exception:

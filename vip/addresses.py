@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+import socket
+from collections.abc import Callable, Iterable
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -26,14 +27,12 @@ def parse_addresses(text: str) -> tuple[str, ...]:
         raise ValueError(f"{ADDRESSES_ACCEPTED}; a range goes from a lower to a higher address of the same kind")
     if int(last) - int(first) >= RANGE_MAX:
         raise ValueError(f"a range of at most {RANGE_MAX} addresses")
+    # What is refused comes in blocks larger than a range may be, or at the very beginning: both ends say it for all.
+    for end in (first, last):
+        if end.is_multicast or end.is_loopback or end.is_unspecified or end.is_link_local:
+            raise ValueError(f"{ADDRESSES_ACCEPTED}; {end} is of a kind that is never moved between machines")
     kind = type(first)
-    return tuple(_usable(kind(number)) for number in range(int(first), int(last) + 1))
-
-
-def _usable(address: IpAddress) -> str:
-    if address.is_multicast or address.is_loopback or address.is_unspecified or address.is_link_local:
-        raise ValueError(f"{ADDRESSES_ACCEPTED}; {address} is of a kind that is never moved between machines")
-    return str(address)
+    return tuple(str(kind(number)) for number in range(int(first), int(last) + 1))
 
 
 def parse_block(text: str) -> IpNetwork:
@@ -46,9 +45,20 @@ def parse_block(text: str) -> IpNetwork:
 
 def block_of(address: str, blocks: Iterable[IpNetwork]) -> IpNetwork | None:
     """The smallest of `blocks` that holds `address`."""
-    parsed = ipaddress.ip_address(address)
-    holding = [block for block in blocks if block.version == parsed.version and parsed in block]
-    return max(holding, key=lambda block: block.prefixlen, default=None)
+    return block_finder(blocks)(address)
+
+
+def block_finder(blocks: Iterable[IpNetwork]) -> Callable[[str], IpNetwork | None]:
+    """`block_of` for many addresses, in canonical text: nothing is parsed twice."""
+    smallest_first = sorted(blocks, key=lambda block: -block.prefixlen)
+    known = [(block.version, int(block.network_address), int(block.netmask), block) for block in smallest_first]
+
+    def find(address: str) -> IpNetwork | None:
+        version, family = (6, socket.AF_INET6) if ":" in address else (4, socket.AF_INET)
+        number = int.from_bytes(socket.inet_pton(family, address))
+        return next((block for kind, net, mask, block in known if kind == version and number & mask == net), None)
+
+    return find
 
 
 def in_order(addresses: Iterable[str]) -> list[str]:

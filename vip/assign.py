@@ -7,7 +7,8 @@ It may be wrong without being unsafe: who *may* have an address is decided by th
 In this order, for each bundle:
  1. moved by an operator (a pin) -> there, if that node can
  2. its owner cannot have it any more, or it has none -> the best class of nodes that can, in it the order of
-    preference, else the least loaded for its weight, ties broken by a hash of node and name (rendezvous)
+    preference, else so that the loads end up even for their weights; which of these gets which is said by a hash of
+    node and name (rendezvous)
  3. its owner keeps it
  4. then, if nothing is on its way and every node is mature: failback (to a node higher in preference, if the group
     wants it and that node has been stable for long enough), and balance (from the most to the least loaded, while that
@@ -21,6 +22,7 @@ all, nor one that is not ready, or whose configuration is older - except what it
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -43,6 +45,9 @@ class Fitness(IntEnum):
     FAILING = 2
     DRAINED = 3
 
+
+# The golden ratio in 64 bits: multiplying by it lets every bit below decide about those above.
+_MIX, _MIXED_MAX = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 _WORDS = {
     Fitness.FIT: "fit",
@@ -95,6 +100,8 @@ class Wish:
 
 
 Owners = Mapping[str, str]
+# What decides how a bundle fares: its blocks, checks and groups, and its owner.
+Likeness = tuple[frozenset[str], frozenset[str], frozenset[str], str]
 
 
 def assign(
@@ -114,10 +121,14 @@ def mature_after(mature: float, losses: int) -> float:
     return float(min(mature * 2.0 ** min(losses, 20), max(mature, MATURE_SECONDS_MAX)))
 
 
-@lru_cache(maxsize=1 << 17)
 def affinity(node: str, name: str) -> int:
     """A number that every node computes alike and nobody can guess a pattern in."""
-    return int.from_bytes(hashlib.sha256(f"{node}|{name}".encode()).digest()[:8], "big")
+    return (_number(node) ^ _number(name)) * _MIX & _MIXED_MAX
+
+
+@lru_cache(maxsize=1 << 15)
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 class _Assignment:
@@ -140,6 +151,10 @@ class _Assignment:
         self.frozen = frozen
         self.load = dict.fromkeys(self.members, 0)
         self.wishes: dict[str, Wish] = {}
+        self._classes: dict[Likeness, dict[str, Fitness]] = {}
+        self._kept: dict[Likeness, Wish | None] = {}
+        self._placed: dict[tuple[object, ...], Wish] = {}
+        self._nobody: dict[Likeness, Wish] = {}
 
     def run(self) -> dict[str, Wish]:
         homeless = []
@@ -149,8 +164,7 @@ class _Assignment:
                 homeless.append(bundle)
             else:
                 self.wish(bundle, wish)
-        for bundle in sorted(homeless, key=lambda bundle: (not bundle.leader.prefer, bundle.name)):
-            self.wish(bundle, self.placed(bundle))
+        self.place(homeless)
         if self.quiet():
             left = self.fail_back(self.most_moves())
             self.balance(left)
@@ -162,6 +176,20 @@ class _Assignment:
             self.load[wish.node] += 1
 
     # ---- one bundle ----
+
+    def likeness(self, bundle: Bundle) -> Likeness:
+        """Bundles that are alike in this fare alike: what is found for one of ten thousand holds for all."""
+        return bundle.blocks, bundle.checks, bundle.groups, self.owners.get(bundle.name, "")
+
+    def classes(self, bundle: Bundle) -> dict[str, Fitness]:
+        """The class of every node that can have the bundle."""
+        likeness = self.likeness(bundle)
+        found = self._classes.get(likeness)
+        if found is None:
+            all_ = {name: self.fitness(bundle, member) for name, member in self.members.items()}
+            found = {name: fitness for name, fitness in all_.items() if fitness is not None}
+            self._classes[likeness] = found
+        return found
 
     def fitness(self, bundle: Bundle, member: Member) -> Fitness | None:
         """The class of a node for a bundle; None when it cannot have it at all."""
@@ -180,19 +208,28 @@ class _Assignment:
 
     def settled(self, bundle: Bundle) -> Wish | None:
         """The wish for a bundle that needs no search; None for one that needs a place."""
-        owner = self.owners.get(bundle.name, "")
         if bundle.name in self.frozen:
-            why = self.frozen[bundle.name]
+            owner, why = self.owners.get(bundle.name, ""), self.frozen[bundle.name]
             return Wish(owner, f"stays with {owner}: {why}", "keep") if owner else Wish("", why, "nobody")
-        pinned = self.pinned(bundle, owner)
-        if pinned is not None:
-            return pinned
+        if bundle.name in self.pins:
+            pinned = self.pinned(bundle, self.owners.get(bundle.name, ""))
+            if pinned is not None:
+                return pinned
+        likeness = self.likeness(bundle)
+        if likeness not in self._kept:
+            self._kept[likeness] = self.kept(bundle)
+        return self._kept[likeness]
+
+    def kept(self, bundle: Bundle) -> Wish | None:
+        """The wish for a bundle whose owner keeps it."""
+        owner = self.owners.get(bundle.name, "")
         if not owner:
             return None
-        now = self.fitness(bundle, self.members[owner])
+        classes = self.classes(bundle)
+        now = classes.get(owner)
         if now is Fitness.FIT:
             return Wish(owner, f"stays with {owner}, which is fit", "keep")
-        best = min((found for found in self.classes(bundle).values()), default=None)
+        best = min(classes.values(), default=None)
         if now is not None and best is not None and now <= best:
             return Wish(owner, f"stays with {owner}, which is {_WORDS[now]}: no other node is better", "keep")
         if best is None:
@@ -208,37 +245,73 @@ class _Assignment:
             return Wish(node, f"moved to {node} by an operator", "keep")
         return Wish(node, f"an operator moves it to {node}", "move" if owner else "take")
 
-    def classes(self, bundle: Bundle) -> dict[str, Fitness]:
-        """The class of every node that can have the bundle."""
-        found = {name: self.fitness(bundle, member) for name, member in self.members.items()}
-        return {name: fitness for name, fitness in found.items() if fitness is not None}
+    # ---- places for bundles without a usable owner ----
 
-    def placed(self, bundle: Bundle) -> Wish:
-        """A place for a bundle without a usable owner."""
+    def place(self, homeless: Sequence[Bundle]) -> None:
+        """Each to a node of its best class: where it is preferred, else so that the loads end up even."""
+        alike: dict[tuple[str, ...], list[Bundle]] = {}
+        for bundle in homeless:
+            candidates = self.candidates(bundle)
+            preferred = [node for node in bundle.leader.prefer if node in candidates]
+            if not candidates:
+                self.wish(bundle, self.nobody(bundle))
+            elif preferred:
+                place = bundle.leader.prefer.index(preferred[0])
+                self.wish(bundle, self.placed(bundle, preferred[0], place))
+            else:
+                alike.setdefault(candidates, []).append(bundle)
+        # Whoever has the least choice goes first.
+        for candidates in sorted(alike, key=lambda names: (len(names), names)):
+            self.spread(alike[candidates], candidates)
+
+    def candidates(self, bundle: Bundle) -> tuple[str, ...]:
+        """The nodes of the best class."""
         classes = self.classes(bundle)
-        owner = self.owners.get(bundle.name, "")
-        if not classes:
-            return Wish("", self.nobody(bundle), "nobody")
-        best = min(classes.values())
-        candidates = [name for name, fitness in classes.items() if fitness is best]
-        node, reason = self.choose(bundle, candidates)
+        best = min(classes.values(), default=None)
+        return tuple(name for name, fitness in classes.items() if fitness is best)
+
+    def spread(self, bundles: Sequence[Bundle], candidates: tuple[str, ...]) -> None:
+        """Over these nodes. First how many each gets, then which: each goes to the first node of its own order
+        (rendezvous) that has room. So what is left of a plan stays as it was while others carry out their parts of it,
+        in whatever order: with nodes that claim at the same time nobody's claim is in another's way."""
+        room = self.room(candidates, len(bundles))
+        for bundle in bundles:
+            name = bundle.name
+            node = min([node for node in candidates if room[node]], key=lambda node: affinity(node, name))
+            room[node] -= 1
+            self.wish(bundle, self.placed(bundle, node, None))
+
+    def room(self, candidates: Sequence[str], count: int) -> dict[str, int]:
+        """How many more each node gets when `count` are given, each to the one that is least loaded for its weight."""
+        burdens = [((self.load[name] + 1) / self.members[name].weight, name) for name in candidates]
+        heapq.heapify(burdens)
+        room = dict.fromkeys(candidates, 0)
+        for _ in range(count):
+            name = burdens[0][1]
+            room[name] += 1
+            heapq.heapreplace(burdens, ((self.load[name] + room[name] + 1) / self.members[name].weight, name))
+        return room
+
+    def placed(self, bundle: Bundle, node: str, preference: int | None) -> Wish:
+        """The wish for a bundle that gets a place; the same for all that are alike."""
+        key = (*self.likeness(bundle), node, preference)
+        if key not in self._placed:
+            self._placed[key] = self.explained(bundle, node, preference)
+        return self._placed[key]
+
+    def explained(self, bundle: Bundle, node: str, preference: int | None) -> Wish:
+        if preference is None:
+            reason = f"{node} is among the least loaded for their weights"
+        else:
+            reason = f"{node} is number {preference + 1} of its preference"
+        best = self.classes(bundle)[node]
         # The words are kept as long as the node owns it, so they must stay true when the moment is over.
         if best is not Fitness.FIT:
             reason += f"; it was {_WORDS[best]} when this was decided, and no node better"
+        owner = self.owners.get(bundle.name, "")
         if owner:
             return Wish(node, f"{owner} gives it up ({self.unfit(bundle, owner)}); {reason}", "move")
         return Wish(node, f"was without an owner; {reason}", "take")
-
-    def choose(self, bundle: Bundle, candidates: Sequence[str]) -> tuple[str, str]:
-        for place, name in enumerate(bundle.leader.prefer):
-            if name in candidates:
-                return name, f"{name} is number {place + 1} of its preference"
-        name = min(candidates, key=lambda node: self.burden(node, 1, bundle.name))
-        return name, f"{name} has the least load ({self.load[name]})"
-
-    def burden(self, node: str, more: int, name: str) -> tuple[float, int, str]:
-        """How loaded a node would be; smaller is better."""
-        return (self.load[node] + more) / self.members[node].weight, affinity(node, name), node
 
     def unfit(self, bundle: Bundle, node: str) -> str:
         member = self.members[node]
@@ -248,7 +321,13 @@ class _Assignment:
             return "drained"
         return f"failing {', '.join(sorted(bundle.checks & member.failing))}"
 
-    def nobody(self, bundle: Bundle) -> str:
+    def nobody(self, bundle: Bundle) -> Wish:
+        likeness = self.likeness(bundle)
+        if likeness not in self._nobody:
+            self._nobody[likeness] = Wish("", self.why_nobody(bundle), "nobody")
+        return self._nobody[likeness]
+
+    def why_nobody(self, bundle: Bundle) -> str:
         if not self.members:
             return "no node is alive"
         reasons = [f"{name}: {self.unable(bundle, member)}" for name, member in self.members.items()]
@@ -286,7 +365,7 @@ class _Assignment:
             if not most:
                 break
             wish, leader = self.wishes[bundle.name], bundle.leader
-            if wish.kind != "keep" or leader.failback != "auto" or self.held(bundle):
+            if not leader.prefer or wish.kind != "keep" or leader.failback != "auto" or self.held(bundle):
                 continue
             better = leader.prefer[: leader.prefer.index(wish.node)] if wish.node in leader.prefer else leader.prefer
             home = next((name for name in better if self.is_home(bundle, name)), None)
@@ -329,7 +408,7 @@ class _Assignment:
             if wish.kind == "keep" and not self.held(bundle) and bundle.leader.failback == "auto":
                 if bundle.leader.prefer and wish.node in self.preferred_alive(bundle):
                     continue
-                if self.fitness(bundle, self.members[wish.node]) is Fitness.FIT:
+                if self.classes(bundle).get(wish.node) is Fitness.FIT:
                     found[wish.node].append(bundle)
         return found
 
@@ -355,5 +434,4 @@ class _Assignment:
 
     def fitting(self, bundles: Sequence[Bundle], target: str) -> Bundle | None:
         """The first bundle that the target is fit for."""
-        member = self.members[target]
-        return next((bundle for bundle in bundles if self.fitness(bundle, member) is Fitness.FIT), None)
+        return next((bundle for bundle in bundles if self.classes(bundle).get(target) is Fitness.FIT), None)

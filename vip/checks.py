@@ -8,8 +8,11 @@ Lock: none; each check writes one text, read by others as a whole.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import logging
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -31,23 +34,54 @@ def run_once(check: Check) -> str:
             return ""
         if check.http:
             return _http(check.http, timeout)
-        done = subprocess.run(check.exec, timeout=timeout, capture_output=True, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired:
+        code = _exec(check.exec, timeout)
+    except (subprocess.TimeoutExpired, TimeoutError):
         return f"no end within {check.timeout}"
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a name that cannot be one
         return str(error) or type(error).__name__
-    return "" if done.returncode == 0 else f"exit code {done.returncode}"
+    return "" if code == 0 else f"exit code {code}"
+
+
+def _exec(command: tuple[str, ...], timeout: float) -> int:
+    """Its exit code; when its time is over it ends, and with it whatever it has started."""
+    silence = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=silence, stdout=silence, stderr=silence, start_new_session=True)
+    try:
+        return process.wait(timeout)
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _http(url: str, timeout: float) -> str:
-    parts = urlsplit(url)
+    parts, late = urlsplit(url), threading.Event()
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=timeout)
+    # A timeout of its own for each byte would let a service that trickles look healthy for ever.
+    end = threading.Timer(timeout, _shut, (connection, late))
+    end.daemon = True
+    end.start()
     try:
         connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         status = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        if not late.is_set():
+            raise
     finally:
+        end.cancel()
         connection.close()
+    if late.is_set():
+        raise TimeoutError
     return "" if 200 <= status < 400 else f"status {status}"
+
+
+def _shut(connection: http.client.HTTPConnection, late: threading.Event) -> None:
+    late.set()
+    sock = connection.sock
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 class Checks:

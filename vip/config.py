@@ -39,6 +39,8 @@ GROUPS_MAX = 10_240
 GROUP_ADDRESSES_MAX = 100
 CHECKS_MAX = 64
 TOPOLOGY_MAX = 256
+# Less would cut off watches that were away for a moment; more fills etcd.
+ETCD_KEEP_SECONDS_MIN, ETCD_KEEP_SECONDS_MAX = 60.0, 30 * 86400.0
 
 NAME_ACCEPTED = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -76,10 +78,18 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         host, _, port = self.tcp.rpartition(":")
         if self.tcp and not (host and port.isdigit() and 0 < int(port) < 65536):
             raise ValueError(f'tcp: found {found_text(self.tcp)}; accepted: "HOST:PORT"')
-        if self.http and urlsplit(self.http).scheme != "http":
+        if self.http and not _is_page(self.http):
             raise ValueError(f'http: found {found_text(self.http)}; accepted: "http://HOST:PORT/PATH"')
         if self.exec and not self.exec[0].startswith("/"):
             raise ValueError(f"exec: found {found_text(self.exec[0])}; accepted: the full path of a program first")
+
+
+def _is_page(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
 
 
 def _named(check: Check) -> str:
@@ -123,6 +133,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     etcd_ca: str = ""
     etcd_cert: str = ""
     etcd_key: str = ""
+    # How much of etcd's past stays: older changes are let go by one of the nodes; 0 leaves that to etcd.
+    etcd_keep: Duration = Duration(3600)
     solo_file: Text = "/run/vip/solo.db"
     generation: Annotated[int, Meta(ge=0, lt=1 << 53)] = 0
     timing: Literal["default", "lan", "patient"] = "default"
@@ -201,6 +213,8 @@ def _check_store(settings: Settings) -> Iterator[Mistake]:
         yield Mistake(
             ("vip", "etcd_user"), "found only one of etcd_user and etcd_password_file; accepted: both or none"
         )
+    if settings.etcd_keep and not ETCD_KEEP_SECONDS_MIN <= settings.etcd_keep <= ETCD_KEEP_SECONDS_MAX:
+        yield Mistake(("vip", "etcd_keep"), f'found "{settings.etcd_keep}"; accepted: "1m" to "30d", or "0s" for never')
     if bool(settings.etcd_cert) != bool(settings.etcd_key):
         yield Mistake(("vip", "etcd_cert"), "found only one of etcd_cert and etcd_key; accepted: both or none")
 

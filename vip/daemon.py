@@ -22,16 +22,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster.errors import StoreError
-from cluster.etcd import version_warning
-from cluster.gateway import txn_body
 from cluster.types import Snapshot, TxnResult, WatchBatch
 from jlogd.daemon.addresses import parse_http_address
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.notify import Notifier
 from jlogd.errors import JlogError
 from jlogd.version import VERSION
-from vip import farewell
 from vip.actions import (
     Action,
     Announce,
@@ -53,6 +49,7 @@ from vip.errors import NameTaken, NotAllowed
 from vip.hands import Hands
 from vip.history import Entry, History
 from vip.hooks import Event, Hooks
+from vip.keeper import Keeper
 from vip.kernel import open_kernel
 from vip.kernel.interface import (
     AddressGone,
@@ -70,12 +67,12 @@ from vip.lines import HANDS_NS_MAX, Clerks, Heart, Stream
 from vip.links import Links
 from vip.metrics import registry_of
 from vip.node import Identity, Node
-from vip.places import blocks_down, floatings_of, interfaces_of, place
+from vip.places import addresses_of, blocks_down, interfaces_of, place
 from vip.records import GoneRecord, Keys, SessionRecord
 from vip.reload import check_reload
 from vip.report import problems, stat
 from vip.session import Session
-from vip.stores import etcd_settings, opener
+from vip.stores import farewell_of, opener
 from vip.timing import timing_of
 
 _log = logging.getLogger("vip")
@@ -123,7 +120,7 @@ class Daemon:
             self.history = History(settings.log)
             self.checks = Checks(lambda: self._post(lambda now: self._tell_health()))
             self.http = self._make_http(settings)
-            self._probe_store = open_store()
+            self.keeper = Keeper(open_store(), settings.node, float(settings.etcd_keep), lambda: self.node.view)
         except BaseException:
             self.kernel.stop()
             raise
@@ -179,25 +176,24 @@ class Daemon:
         """Whatever happened: no address stays, no thread goes on."""
         self.node.session.lose("the daemon ends")
         self.kernel.set_deadline(0)
-        for part in (self.heart, self.stream, self.clerks, self.checks, self.hands):
+        for part in (self.heart, self.stream, self.clerks, self.checks, self.hands, self.keeper):
             part.close()
         self.hooks.close()
         self.history.close()
         if self.http is not None:
             self.http.close()
-        self._probe_store.close()
         self.kernel.stop()
 
     def _start(self) -> None:
         self.checks.configure(self.settings.check)
-        for part in (self.heart, self.stream, self.clerks, self.hands, self.hooks, self.history):
+        for part in (self.heart, self.stream, self.clerks, self.hands, self.hooks, self.history, self.keeper):
             part.start()
         if self.http is not None:
             self.http.start()
         self._tell_health()
-        threading.Thread(target=self._warn_of_version, name="vip-version", daemon=True).start()
         gc.collect()
         gc.freeze()  # what is there now stays for ever: collections need not walk it
+        gc.enable()
 
     def _signal(self, number: int, path: Path | None, notifier: Notifier) -> None:
         if number == signal.SIGHUP:
@@ -232,12 +228,11 @@ class Daemon:
 
     def _refuse_own_addresses(self, settings: Settings) -> None:
         own = self.kernel.foreign()
-        for address in floatings_of(settings):
-            if address in own:
-                raise NotAllowed(
-                    f"{address} is on {own[address]} already, and not by vip: a machine's own address must not float; "
-                    "take it out of the configuration, or remove it from the interface"
-                )
+        for address in sorted(own.keys() & addresses_of(settings)):
+            raise NotAllowed(
+                f"{address} is on {own[address]} already, and not by vip: a machine's own address must not float; "
+                "take it out of the configuration, or remove it from the interface"
+            )
 
     # ---- carrying out -----------------------------------------------------------------------------------------------
 
@@ -296,15 +291,8 @@ class Daemon:
         if (revision, token) == self._farewell_of:
             return
         self._farewell_of = revision, token
-        if not revision or self.settings.store != "etcd":
-            self.kernel.set_farewell(b"")
-            return
-        etcd = etcd_settings(self.settings)
         gone = self.node.view.gones.get(self.settings.node, GoneRecord())
-        body = txn_body(session.farewell(gone))
-        self.kernel.set_farewell(
-            farewell.compose(etcd.endpoints, body, token, etcd.tls.ca, etcd.tls.cert, etcd.tls.key)
-        )
+        self.kernel.set_farewell(farewell_of(self.settings, session.farewell(gone), token) if revision else b"")
 
     # ---- told, from other threads -----------------------------------------------------------------------------------
 
@@ -402,16 +390,6 @@ class Daemon:
             _log.error("links cannot be read: %s", error)
             return
         self.node.health(blocks_down(self.settings, up), self.checks.failing())
-
-    def _warn_of_version(self) -> None:
-        try:
-            status = self._probe_store.status(within=5.0)
-        except StoreError as error:
-            _log.warning("the store does not answer: %s", error)
-            return
-        if status.kind == "etcd":
-            warning = version_warning(status.version)
-            _log.log(logging.WARNING if warning else logging.INFO, "%s", warning or f"etcd {status.version}")
 
     # ---- asked, from other threads ----------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The last words of a daemon that died, said by its guard once every address is removed: others need not wait.
 
 They are a transaction that is ready to be sent: if the session still exists, delete it and note that it ended clean.
-Only the standard library is used, because the guard keeps this module in its locked memory for its whole life.
+Only the standard library is used, because the guard keeps this module in its locked memory for its whole life; what the
+file of a single machine needs is loaded when it is needed, because there nobody waits for these words.
 
 No locks; one call by one process.
 """
@@ -14,6 +15,7 @@ import http.client
 import json
 import ssl
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,12 +32,21 @@ def compose(
     return base64.b64encode(json.dumps(words).encode())
 
 
+def compose_solo(path: str, session: tuple[str, int], gone: tuple[str, bytes]) -> bytes:
+    """The same for the file of a single machine: which session (key and create-revision) ends, and what is noted."""
+    words = {"solo": path, "session": session, "gone": (gone[0], base64.b64encode(gone[1]).decode())}
+    return base64.b64encode(json.dumps(words).encode())
+
+
 def say(farewell: bytes) -> None:
     """Send it to the first member that answers. Never raises; what cannot be said in time is not said."""
     if not farewell:
         return
     with contextlib.suppress(Exception):  # nobody is left to be told
         words = json.loads(base64.b64decode(farewell))
+        if "solo" in words:
+            _write(Path(words["solo"]), words["session"], words["gone"])
+            return
         limit = time.monotonic() + SAY_SECONDS_MAX
         for endpoint in words["endpoints"]:
             left = limit - time.monotonic()
@@ -44,6 +55,18 @@ def say(farewell: bytes) -> None:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if _post(endpoint, words, min(left, ENDPOINT_SECONDS_MAX)):
                     return
+
+
+def _write(path: Path, session: tuple[str, int], gone: tuple[str, str]) -> None:
+    from cluster.solo import SoloStore
+    from cluster.types import Compare, Delete, Put, Txn
+
+    if not path.exists():
+        return  # nobody is to find a store that says only that somebody left
+    (key, revision), (note, value) = session, gone
+    store = SoloStore(path)
+    ended = (Delete(key), Put(note, base64.b64decode(value)))
+    store.commit(Txn((Compare(key, "create", revision),), ended), within=SAY_SECONDS_MAX)
 
 
 def _post(endpoint: str, words: dict[str, Any], within: float) -> bool:

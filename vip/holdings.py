@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cluster.types import Compare, Delete, Put, Txn
+from cluster.types import Compare, Delete, Put, Txn, TxnResult
 from vip.actions import Action, Commit, Remove, Take, Taken
 from vip.assign import Wish
 from vip.clock import SECOND, seconds
@@ -25,7 +25,7 @@ from vip.records import OwnRecord, encode
 from vip.session import Session
 from vip.situation import Plan, Situation, situation_of, wishes_of
 from vip.units import Bundle
-from vip.view import OwnSeen, View
+from vip.view import Change, OwnSeen, View
 
 # Addresses in one transaction: the store takes 128 operations, and compares of former owners are needed besides.
 COMMIT_ADDRESSES_MAX = 115
@@ -37,7 +37,10 @@ BLOCKED_RETRY_NS = 5 * SECOND
 FAILED_RETRY_NS = SECOND
 COMMIT_RETRY_NS = SECOND // 10
 # Looking at an address costs some microseconds; between two looks at all of them there is this pause for each.
-PAUSE_NS = 30_000
+PAUSE_NS = 20_000
+# While others carry out their parts of a plan as they should, a new one would say the same: one is made only when all
+# of it is done, something was done otherwise, or this has passed.
+PLAN_AGAIN_NS = 2 * SECOND
 # Nothing should need it: everything is looked at again after this.
 LOOK_AGAIN_NS = 10 * SECOND
 
@@ -67,11 +70,18 @@ class Holdings:
     _taking: set[str] = field(default_factory=set)
     _removing: set[str] = field(default_factory=set)
     _claiming: dict[str, int] = field(default_factory=dict)  # address -> not again before; 0 while on its way
+    _claimed: dict[str, int] = field(default_factory=dict)  # address -> revision of its claim, which the stream tells
     _giving: dict[str, Giving] = field(default_factory=dict)
     _retry: dict[str, int] = field(default_factory=dict)  # address -> not to be taken before
     _foreign: dict[str, str] = field(default_factory=dict)
     _failed: dict[str, str] = field(default_factory=dict)
     _situation: Situation | None = None
+    _must_plan: bool = True
+    _may_plan: bool = False
+    _planned: int = 0
+    _open: set[str] = field(default_factory=set)  # bundles that the plan gives to another node, and that have not come
+    _wanted: list[Bundle] = field(default_factory=list)  # what the plan gives to this node
+    _own_changes: int = 0
     _due: int = 0
     _next_decision: int = 0
     _next_round: int = 0
@@ -90,12 +100,31 @@ class Holdings:
         """The session is lost: nothing that was begun counts any more. What is there is removed by `RemoveAll`."""
         self._session = None
         self._claiming.clear()
+        self._claimed.clear()
         self._giving.clear()
 
     def configure(self, plan: Plan, floatings: dict[str, Floating]) -> None:
         self.plan, self.floatings = plan, floatings
         self._situation = None
         self.dirty = True
+
+    def changed(self, changes: Iterable[Change]) -> None:
+        """Addresses have other owners: as the plan says, or otherwise, so that a new one is due."""
+        for change in changes:
+            bundle = self.plan.bundle_of.get(change.address)
+            if bundle is None:
+                continue
+            wish = self.wishes.get(bundle.name)
+            if wish is None or wish.node != change.after:
+                self._must_plan = True
+            elif bundle.name in self._open:
+                self._open.discard(bundle.name)
+                self._must_plan |= not self._open
+        self._may_plan = self.dirty = True
+
+    def plan_again(self) -> None:
+        """What is known was read anew."""
+        self._must_plan = self.dirty = True
 
     def cleared(self) -> None:
         """Everything was removed."""
@@ -153,13 +182,16 @@ class Holdings:
         self.dirty = True
         return True
 
-    def committed(self, now: int, commit: Commit, succeeded: bool | None) -> None:
+    def committed(self, now: int, commit: Commit, result: TxnResult | None) -> None:
         if commit.kind == "claim":
+            succeeded = result is not None and result.succeeded
             # Addresses of others may have been in it: smaller ones fail less together.
             grown = self._claim_size * 2 if succeeded else self._claim_size // 4
             self._claim_size = min(max(grown, 1), COMMIT_ADDRESSES_MAX)
             for address in commit.about:
                 self._claiming[address] = now + COMMIT_RETRY_NS
+                if result is not None and succeeded:
+                    self._claimed[address] = result.revision
         for address in commit.about if commit.kind == "give" else ():
             giving = self._giving.get(address)
             if giving is not None:
@@ -190,7 +222,7 @@ class Holdings:
 
     def mine(self) -> list[str]:
         """Addresses that this session owns in the store."""
-        return [address for address, own in list(self.view.owns.items()) if self._mine(own)]
+        return [address for address in list(self.view.owned_by(self.node)) if self._mine(self.view.owns.get(address))]
 
     def has_bundle(self, name: str) -> bool:
         wish = self.wishes.get(name)
@@ -223,7 +255,13 @@ class Holdings:
         self._wall = wall
         if now >= self._next_decision:
             situation = situation_of(self.plan, self.view, wall)
-            if self.dirty or now >= self._due or situation != self._situation or may_claim != self._might_claim:
+            if (
+                self.dirty
+                or now >= self._due
+                or situation != self._situation
+                or may_claim != self._might_claim
+                or self.view.own_changes != self._own_changes
+            ):
                 self._next_decision = now + PAUSE_NS * len(self.floatings)
                 self._might_claim = may_claim
                 self._look_at_all(now, situation)
@@ -231,16 +269,22 @@ class Holdings:
 
     def _look_at_all(self, now: int, situation: Situation) -> None:
         self.dirty = False
+        self._own_changes = self.view.own_changes
         self._due = now + LOOK_AGAIN_NS
-        if situation != self._situation:
-            self._situation = situation
-            self.wishes = wishes_of(self.plan, self.view, situation)
+        if not self._might_claim and self._has_nothing():
+            self._must_plan = True
+            return
+        if self._may_plan:
+            self._due = min(self._due, self._planned + PLAN_AGAIN_NS)
+            self._must_plan |= now >= self._planned + PLAN_AGAIN_NS
+        if self._must_plan or situation != self._situation:
+            self._make_plan(now, situation)
         self.view.forget_holds(now)
         self._release_strangers()
         claims: list[list[str]] = []
         takes: list[Floating] = []
         shifts_allowed = now >= self._next_round
-        for bundle in self.plan.bundles:
+        for bundle in self._concerned():
             self._decide_bundle(now, bundle, shifts_allowed, claims, takes)
         self._remove_what_is_not_ours()
         self._claim(claims)
@@ -248,6 +292,27 @@ class Holdings:
             part = takes[at : at + KERNEL_ADDRESSES_MAX]
             self._taking.update(floating.address for floating in part)
             self._actions.append(Take(tuple(part)))
+
+    def _has_nothing(self) -> bool:
+        """A node that waits has no need of a plan, as long as nothing is its own."""
+        return not (self.present or self._giving or self._taking or self.view.owned_by(self.node))
+
+    def _make_plan(self, now: int, situation: Situation) -> None:
+        self._situation, self._planned = situation, now
+        self._must_plan = self._may_plan = False
+        self.wishes = wishes_of(self.plan, self.view, situation)
+        self._wanted = [bundle for bundle in self.plan.bundles if self.wishes[bundle.name].node == self.node]
+        self._open = {name for name, wish in self.wishes.items() if wish.kind in ("take", "move", "shift")}
+
+    def _concerned(self) -> list[Bundle]:
+        """Bundles that this node is to have, or has something of."""
+        bundle_of = self.plan.bundle_of
+        others = {
+            bundle.name: bundle
+            for address in self.view.owned_by(self.node)
+            if (bundle := bundle_of.get(address)) is not None and self.wishes[bundle.name].node != self.node
+        }
+        return [*self._wanted, *others.values()]
 
     def _mine(self, own: OwnSeen | None) -> bool:
         session = self._session
@@ -312,6 +377,8 @@ class Holdings:
         waits = [self._claiming[address] for address in unowned if address in self._claiming]
         if any(wait == 0 for wait in waits):
             return
+        if any(self._claimed.get(address, 0) > self.view.revision for address in unowned):
+            return  # they are ours; the stream has yet to say so
         if waits and max(waits) > now:
             self._due = min(self._due, max(waits))
             return
@@ -319,7 +386,8 @@ class Holdings:
 
     def _release_strangers(self) -> None:
         """Owned by this session, but no longer in the configuration."""
-        for address, own in self.view.owns.items():
+        for address in self.view.owned_by(self.node):
+            own = self.view.owns[address]
             if address not in self.plan.bundle_of and self._mine(own) and not self._is_given(address, own):
                 self._giving[address] = Giving(own.mod_revision, removed=address not in self.present)
 

@@ -14,8 +14,9 @@ import os
 import queue
 import signal
 import subprocess
+import tempfile
 import threading
-from typing import Literal
+from typing import IO, Literal
 
 import msgspec
 
@@ -25,6 +26,9 @@ _log = logging.getLogger("vip")
 
 # Runs that may wait; beyond that they are dropped and counted, because old news only delays what is new.
 WAITING_MAX = 1000
+
+# What is told of what a program that failed has said.
+WORDS_BYTES_MAX = 200
 
 Event = Literal["take", "release"]
 
@@ -68,27 +72,33 @@ class Hooks:
     def _run_one(self, command: list[str], text: bytes) -> None:
         self.runs += 1
         try:
+            why = self._why_failed(command, text)
+        except (OSError, ValueError) as error:
+            why = str(error)
+        if why:
+            self.failures += 1
+            _log.warning("hook %s: %s", command[0], why)
+
+    def _why_failed(self, command: list[str], text: bytes) -> str:
+        """Run it; "" when it went well. Files, not pipes: what it leaves running could hold a pipe open for ever."""
+        with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as errors:
+            told.write(text)
+            told.seek(0)
             process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
+                command, stdin=told, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
             )
-        except OSError as error:
-            self.failures += 1
-            _log.warning("hook %s: %s", command[0], error)
-            return
-        try:
-            _, errors = process.communicate(text, timeout=float(self.settings.timeout))
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            self.failures += 1
-            _log.warning("hook %s: not done within %s, killed", command[0], self.settings.timeout)
-            return
-        if process.returncode:
-            self.failures += 1
-            words = errors.decode(errors="replace").strip()[-200:]
-            _log.warning("hook %s: exit code %d%s", command[0], process.returncode, f": {words}" if words else "")
+            try:
+                code = process.wait(float(self.settings.timeout))
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return f"not done within {self.settings.timeout}, killed"
+            words = _last_words(errors) if code else ""
+        return f"exit code {code}{f': {words}' if words else ''}" if code else ""
+
+
+def _last_words(errors: IO[bytes]) -> str:
+    end = errors.seek(0, os.SEEK_END)
+    errors.seek(max(end - WORDS_BYTES_MAX, 0))
+    return errors.read().decode(errors="replace").strip()

@@ -51,6 +51,7 @@ class Heart:
         self._wake = threading.Event()
         self._ending = False
         self.failure = ""
+        self._failure_kind = ""
         self.beats = 0
         self.failures = 0
         self.last_took = 0.0
@@ -88,21 +89,22 @@ class Heart:
         try:
             result = self._store.commit(session.beat(sealed), within=seconds(self._timing.answer_within))
         except StoreError as error:
-            self._failed(str(error))
+            self._failed(error)
             return
         self.beats += 1
         self.last_took = seconds(boot_ns() - sent)
         if self.failure:
             _log.info("heartbeats are committed again")
-            self.failure = ""
+            self.failure = self._failure_kind = ""
         session.beaten(sent, result)
         self._moved()
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, error: StoreError) -> None:
+        """Told when it begins, and when it becomes another kind: a store that was away and is full now, say."""
         self.failures += 1
-        if not self.failure and not self._ending:
-            _log.warning("a heartbeat was not committed: %s", why)
-        self.failure = why
+        if self._failure_kind != error.code and not self._ending:
+            _log.warning("a heartbeat was not committed: %s", error)
+        self.failure, self._failure_kind = str(error), error.code
 
 
 class Stream:

@@ -41,6 +41,8 @@ METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "vip_sessions": ("counter", "Sessions that this process began.", ()),
     "vip_hook_runs": ("counter", "Hooks that were run.", ()),
     "vip_hook_failures": ("counter", "Hooks that failed, or did not end in time.", ()),
+    "vip_store_bytes": ("gauge", "What etcd has on its disk, by the member that this node asks.", ()),
+    "vip_store_alarms": ("gauge", "Alarms of etcd; with NOSPACE it accepts no change.", ()),
     "vip_history_dropped": ("counter", "Changes that could not be written to the log.", ()),
     "vip_kernel_events": ("counter", "What the kernel's half counts, by its name.", ("event",)),
 }
@@ -90,6 +92,8 @@ class VipCollector(Collector):
             "vip_sessions": one(daemon.counts["sessions"]),
             "vip_hook_runs": one(daemon.hooks.runs),
             "vip_hook_failures": one(daemon.hooks.failures),
+            "vip_store_bytes": one(daemon.keeper.bytes),
+            "vip_store_alarms": one(len(daemon.keeper.alarms)),
             "vip_history_dropped": one(daemon.history.dropped),
             "vip_kernel_events": sorted((name, float(value)) for name, value in kernel_counts(daemon).items()),
         }

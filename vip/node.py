@@ -108,6 +108,7 @@ class Node:
     def sync(self, now: int, snapshot: Snapshot) -> None:
         """A snapshot was read; changes after its revision follow by `apply`."""
         self._changed(now, self.view.sync(now, snapshot))
+        self.holdings.plan_again()
         self._note_own_end()
 
     def apply(self, now: int, batch: WatchBatch) -> None:
@@ -129,11 +130,12 @@ class Node:
         self._waiting.discard(commit.kind)
         done = result is not None and result.succeeded
         if commit.kind in ("claim", "give"):
-            self.holdings.committed(now, commit, None if result is None else result.succeeded)
+            self.holdings.committed(now, commit, result)
         elif commit.kind == "open" and result is not None:
             if self.session.opened(sent, result):
                 self._begin(now)
         elif commit.kind == "farewell" and (done or now >= self._stop_by):
+            self._tell_end(done)
             self._end()
         if not done:
             self._retry[commit.kind] = now + RETRY_NS
@@ -308,6 +310,13 @@ class Node:
             gone = self.view.gones.get(self.identity.node, GoneRecord())
             self._commit("farewell", self.session.farewell(msgspec.structs.replace(gone, losses=self._losses)))
 
+    def _tell_end(self, done: bool) -> None:
+        """The stream would say it too, but nobody is there to hear it then."""
+        node = self.identity.node
+        ended = [address for address in self.holdings.mine() if done and self.view.owner(address) == node]
+        if ended:
+            self._actions.append(Changed(tuple(Change(address, node, "", f"{node} was stopped") for address in ended)))
+
     def _end(self) -> None:
         self.session.lose("stopped")
         self.phase = "ended"
@@ -402,7 +411,7 @@ class Node:
         if any(change.shifted for change in changes):
             self.holdings.shifted(now)
         if changes:
-            self.holdings.dirty = True
+            self.holdings.changed(changes)
             self._actions.append(Changed(tuple(changes)))
 
     def _say(self, sentence: str, level: Literal["info", "warning", "error"] = "info") -> None:

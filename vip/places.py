@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vip.addresses import block_of, parse_block
+from vip.addresses import block_finder, parse_addresses, parse_block
 from vip.config import Settings
 from vip.kernel.interface import Floating
 from vip.units import units_of
@@ -14,14 +14,20 @@ from vip.units import units_of
 def floatings_of(settings: Settings) -> dict[str, Floating]:
     """Address -> interface and prefix length, by the smallest block that holds it."""
     blocks = {parse_block(topology.block): topology for topology in settings.topology}
+    find = block_finder(blocks)
     found = {}
     for unit in units_of(settings):
         for address in unit.addresses:
-            block = block_of(address, blocks)
+            block = find(address)
             if block is not None:
                 topology = blocks[block]
                 found[address] = Floating(address, topology.interface, topology.prefix_length or block.max_prefixlen)
     return found
+
+
+def addresses_of(settings: Settings) -> set[str]:
+    """Every floating address of a checked configuration."""
+    return {address for group in settings.group for text in group.addresses for address in parse_addresses(text)}
 
 
 def interfaces_of(settings: Settings) -> tuple[str, ...]:

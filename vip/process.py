@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import queue
@@ -29,6 +30,7 @@ def thread_failed(failed: threading.ExceptHookArgs) -> None:
 def run(path: Path) -> int:
     """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot run."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    gc.disable()  # all that is made now stays; `Daemon` collects what does not, once it is there
     settings = load(path)
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 

@@ -21,6 +21,7 @@ FIXED = (
     "etcd_ca",
     "etcd_cert",
     "etcd_key",
+    "etcd_keep",
     "solo_file",
     "timing",
     "heartbeat",

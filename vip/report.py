@@ -42,6 +42,9 @@ def problems(daemon: Daemon) -> list[str]:
         found.append(f"there is no session: {daemon.stream.failure or daemon.heart.failure or node.phase}")
     for address, mac in sorted(node.holdings.blocked().items()):
         found.append(f"{address} is BLOCKED: {mac}, which is none of ours, has it")
+    found += [f"etcd: {alarm}" for alarm in daemon.keeper.alarms]
+    if daemon.heart.failure:
+        found.append(f"the last heartbeat was not committed: {daemon.heart.failure}")
     if daemon.guard_failure:
         found.append(daemon.guard_failure)
     found += [f"check {name} fails: {why}" for name, why in daemon.checks.failing().items()]

@@ -60,12 +60,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Situation:
-    """All that `assign` depends on; equal situations have equal answers."""
+    """All that `assign` depends on but the owners; with equal owners, equal situations have equal answers."""
 
     members: tuple[Member, ...]
     pins: tuple[tuple[str, str], ...]
     frozen: tuple[tuple[str, str], ...]
-    own_changes: int
 
 
 def situation_of(plan: Plan, view: View, wall: float) -> Situation:
@@ -87,7 +86,6 @@ def situation_of(plan: Plan, view: View, wall: float) -> Situation:
         tuple(member_of(plan, view, seen) for _, seen in sorted(view.sessions.items())),
         tuple(sorted(pins.items())),
         tuple(sorted(frozen.items())),
-        view.own_changes,
     )
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import msgspec
 
-from vip.addresses import block_of, parse_addresses, parse_block
+from vip.addresses import IpNetwork, block_finder, parse_addresses, parse_block
 from vip.config import Failback, Group, Settings
 
 
@@ -60,24 +60,30 @@ class Definition(msgspec.Struct, frozen=True, array_like=True):
 
 def units_of(settings: Settings) -> tuple[Unit, ...]:
     """All units of a checked configuration."""
-    blocks = [parse_block(topology.block) for topology in settings.topology]
+    find = block_finder(parse_block(topology.block) for topology in settings.topology)
     found: list[Unit] = []
     for group in settings.group:
         addresses = [address for text in group.addresses for address in parse_addresses(text)]
+        checks = frozenset(group.checks)
         parts = [(address, (address,)) for address in addresses] if group.spread else [(group.name, tuple(addresses))]
         for name, together in parts:
-            held = frozenset(str(block_of(address, blocks)) for address in together)
-            found.append(_unit(group, name, together, held))
+            held = _names(frozenset(map(find, together)))
+            found.append(_unit(group, name, together, held, checks))
     return tuple(found)
 
 
-def _unit(group: Group, name: str, addresses: tuple[str, ...], blocks: frozenset[str]) -> Unit:
+@lru_cache(maxsize=1 << 10)
+def _names(blocks: frozenset[IpNetwork | None]) -> frozenset[str]:
+    return frozenset(map(str, blocks))
+
+
+def _unit(group: Group, name: str, addresses: tuple[str, ...], blocks: frozenset[str], checks: frozenset[str]) -> Unit:
     return Unit(
         name=name,
         group=group.name,
         addresses=addresses,
         blocks=blocks,
-        checks=frozenset(group.checks),
+        checks=checks,
         prefer=group.prefer,
         follow=group.follow,
         failback=group.failback,
@@ -97,6 +103,9 @@ def bundles_of(units: Iterable[Unit]) -> tuple[Bundle, ...]:
         if leader.follow:
             continue
         members = (leader, *followers.get(leader.name, ()))
+        if len(members) == 1:
+            bundles.append(Bundle(leader, members, leader.blocks, leader.checks, frozenset({leader.group})))
+            continue
         blocks = frozenset[str]().union(*(unit.blocks for unit in members))
         checks = frozenset[str]().union(*(unit.checks for unit in members))
         bundles.append(Bundle(leader, members, blocks, checks, frozenset(unit.group for unit in members)))

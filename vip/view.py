@@ -12,7 +12,7 @@ and `synced` begins anew. No locks; one thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -79,6 +79,7 @@ class View:
     synced: int | None = None
     sessions: dict[str, SessionSeen] = field(default_factory=dict)
     owns: dict[str, OwnSeen] = field(default_factory=dict)
+    owned: dict[str, dict[str, None]] = field(default_factory=dict)  # the same, addresses by node, oldest first
     holds: dict[str, int] = field(default_factory=dict)
     gones: dict[str, GoneRecord] = field(default_factory=dict)
     drains: dict[str, DrainRecord] = field(default_factory=dict)
@@ -94,7 +95,7 @@ class View:
     def sync(self, now: int, snapshot: Snapshot) -> list[Change]:
         """Begin anew from a snapshot; holds that are known stay."""
         before = {address: self.owner(address) for address in self.owns}
-        for table in (self.sessions, self.owns, self.gones, self.drains, self.pins, self.confs):
+        for table in (self.sessions, self.owns, self.owned, self.gones, self.drains, self.pins, self.confs):
             table.clear()
         self.longest_wait = max(self.longest_wait, self.wait)
         for item in snapshot.items:
@@ -153,6 +154,10 @@ class View:
         assert self.synced is not None
         return self.synced + self.longest_wait
 
+    def owned_by(self, node: str) -> Collection[str]:
+        """Addresses that some session of this node owns, or owned last."""
+        return self.owned.get(node, {}).keys()
+
     # ---- inside ----
 
     def _affected(self, events: Iterable[Event]) -> Iterator[str]:
@@ -162,10 +167,7 @@ class View:
             if kind == "own":
                 yield name
             elif kind == "sess" and (event.item is None or name not in self.sessions):
-                yield from self._owned_by(name)
-
-    def _owned_by(self, node: str) -> list[str]:
-        return [address for address, own in self.owns.items() if own.record.node == node]
+                yield from list(self.owned_by(name))
 
     def _changes(self, addresses: Iterable[str], before: dict[str, str]) -> Iterator[Change]:
         for address in sorted(addresses):
@@ -210,6 +212,8 @@ class View:
                 self.generation = max(self.generation, record.generation)
             case "own":
                 own = decode(item.value, OwnRecord)
+                self._disown(name)
+                self.owned.setdefault(own.node, {})[name] = None
                 self.owns[name] = OwnSeen(name, item.mod_revision, item.version, item.create_revision, own)
                 self.generation = max(self.generation, own.generation)
                 self.own_changes += 1
@@ -229,7 +233,7 @@ class View:
         if kind == "sess":
             self._end_session(now, name)
         elif kind == "own":
-            self.owns.pop(name, None)
+            self._disown(name)
             self.own_changes += 1
         else:
             tables: dict[str, dict[str, Any]] = {
@@ -239,6 +243,11 @@ class View:
                 "conf": self.confs,
             }
             tables.get(kind, {}).pop(name, None)
+
+    def _disown(self, address: str) -> None:
+        known = self.owns.pop(address, None)
+        if known is not None:
+            self.owned[known.record.node].pop(address, None)
 
     def _end_session(self, now: int, node: str) -> None:
         """A session ended: hold what it had, unless it ended clean, for as long as its holder may still announce."""
@@ -251,8 +260,8 @@ class View:
         if told and gone is not None and gone.clean:
             return
         until = session.seen + max(session.record.wait, self.wait)
-        for address, own in self.owns.items():
-            if own.record.node == node and own.record.session == session.revision:
+        for address in self.owned_by(node):
+            if self.owns[address].record.session == session.revision:
                 self.holds[address] = max(self.holds.get(address, 0), until)
         if told and gone is not None and gone.version and gone.version != session.version:
             raise StreamHole(f"{node} was last heard at version {gone.version}, here at {session.version}")

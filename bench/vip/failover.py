@@ -11,24 +11,15 @@ from pathlib import Path
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
+from vip_net import why_no_namespaces
 
 from bench.machine import facts
-from bench.vip.faults import FAULTS, Result, measure
-from bench.vip.systems import SYSTEMS
+from bench.vip.faults import FAULTS, measure
+from bench.vip.results import RESULTS, WIDTH, FailoverRun, Result, keep
+from bench.vip.systems import SYSTEMS, System
+from bench.vip.tables import show_failover
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "vip-failover.json"
-# (fault, system) -> the gap that is wanted, in seconds.
-TARGETS = {
-    ("clean stop", "vip"): 0.1,
-    ("kill -9", "vip"): 0.5,
-    ("cut off", "vip"): 4.5,
-    ("frozen", "vip"): 4.5,
-    ("dead", "vip"): 4.5,
-    ("cut off", "vip-lan"): 1.8,
-    ("frozen", "vip-lan"): 1.8,
-    ("dead", "vip-lan"): 1.8,
-}
+RESULT = RESULTS / "vip-failover.json"
 
 
 @click.command()
@@ -38,27 +29,30 @@ TARGETS = {
 @click.option("--output", type=click.Path(path_type=Path), default=RESULT, show_default=True)
 def failover(keys: Sequence[str], faults: Sequence[str], rounds: int, output: Path) -> None:
     """Measure failover. A partial run is not saved over the last full one unless --output says where."""
-    console = Console(width=120)
+    if why := why_no_namespaces():
+        raise click.ClickException(why)
+    console = Console(width=WIDTH)
+    machine = facts(Path.cwd())
     found: list[Result] = []
     directory = Path(tempfile.mkdtemp(prefix="bench-vip-"))
     for system in (system for system in SYSTEMS if not keys or system.key in keys):
-        for fault in (fault for fault in FAULTS if not faults or fault in faults):
+        for fault in (fault for fault in FAULTS if (not faults or fault in faults) and system.knows(fault)):
             results = [_one(system, fault, directory / f"{system.key}-{fault}-{at}") for at in range(rounds)]
             found.append(_median(results))
-            console.print(_line(found[-1]))
+            console.print(_line(found[-1]), highlight=False, soft_wrap=True)
     shutil.rmtree(directory, ignore_errors=True)
-    console.print(_table(found))
+    run = FailoverRun(machine=machine, rounds=rounds, results=found)
+    show_failover(run, console)
     if not (keys or faults) or output != RESULT:
-        run = {"machine": facts(Path.cwd()), "rounds": rounds, "results": found}
-        output.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")
+        keep(run, output)
 
 
-def _one(system: object, fault: str, directory: Path) -> Result:
+def _one(system: System, fault: str, directory: Path) -> Result:
     try:
-        return measure(system, fault, directory)  # type: ignore[arg-type]
-    except Exception as error:  # one that does not start must not end the others
+        return measure(system, fault, directory)
+    except (Exception, AssertionError) as error:  # one that does not start must not end the others
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return Result(system=system.key, label=system.label, fault=fault, failure=words)  # type: ignore[attr-defined]
+        return Result(system=system.key, label=system.label, fault=fault, failure=words)
 
 
 def _median(results: Sequence[Result]) -> Result:
@@ -70,6 +64,7 @@ def _median(results: Sequence[Result]) -> Result:
         gap=statistics.median(result.gap for result in good),
         spoke_twice=max(result.spoke_twice for result in good),
         held_twice=max(result.held_twice for result in good),
+        gaps=[result.gap for result in good],
     )
 
 
@@ -78,22 +73,3 @@ def _line(result: Result) -> str:
         return f"{result.label}: {result.fault}: not measured: {result.failure}"
     twice = f"spoken for twice {result.spoke_twice} times, held twice for {result.held_twice:.1f} s"
     return f"{result.label}: {result.fault}: gap {result.gap:.3f} s, {twice}"
-
-
-def _table(results: Sequence[Result]) -> Table:
-    table = Table(title="gap seen by the client, and (in brackets) how often two nodes spoke for the address")
-    faults = [fault for fault in FAULTS if any(result.fault == fault for result in results)]
-    for column in ("system", *faults):
-        table.add_column(column)
-    for label in dict.fromkeys(result.label for result in results):
-        by_fault = {result.fault: result for result in results if result.label == label}
-        table.add_row(label, *(_cell(by_fault.get(fault)) for fault in faults))
-    return table
-
-
-def _cell(result: Result | None) -> str:
-    if result is None or result.failure:
-        return "-"
-    wanted = TARGETS.get((result.fault, result.system))
-    goal = f" (goal {wanted:g})" if wanted else ""
-    return f"{result.gap:.3f} s [{result.spoke_twice}]{goal}"

@@ -7,28 +7,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 from vip_lab import Lab
 
+from bench.vip.results import Result
 from bench.vip.systems import VICTIM, System
 
 # How long a frozen or cut-off node stays so: longer than any of the systems needs to replace it.
 AWAY_SECONDS = 8.0
 AFTER_SECONDS = 3.0
 TAKEOVER_SECONDS = 30.0
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault, one system. Seconds; `gap` is the longest the client went without an answer."""
-
-    system: str
-    label: str
-    fault: str
-    gap: float = 0.0
-    # How often a node spoke again after another had taken the address, and how long two kernels had it.
-    spoke_twice: int = 0
-    held_twice: float = 0.0
-    failure: str = ""
 
 
 def _freeze(system: System, lab: Lab) -> None:
@@ -60,10 +47,11 @@ def _die(system: System, lab: Lab) -> None:
 
 FAULTS: dict[str, Callable[[System, Lab], None]] = {
     "clean stop": lambda system, lab: system.stop(lab),
+    "drain": lambda system, lab: system.drain(lab),
     "kill -9": lambda system, lab: system.kill(lab),
+    "link lost": _link,
     "frozen": _freeze,
     "cut off": _cut,
-    "link lost": _link,
     "dead": _die,
 }
 

@@ -14,12 +14,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from vip_net import Net, Sniffer, inside
 
+from bench.vip.results import Measure
 from vip.kernel import bpf, gate_program, open_kernel, packets
 from vip.kernel.address_messages import Spot, add, listed, remove_ours
 from vip.kernel.clock import now_ns
@@ -38,15 +38,6 @@ PROGRAM_RUNS = 1_000_000
 _PROGRAM_TEST_RUN = 10
 # Heartbeats a second in the quickest profile: that often the deadline is moved.
 HEARTBEATS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """What was measured, in seconds unless the name says otherwise: the median, and each run."""
-
-    name: str
-    value: float
-    runs: list[float]
 
 
 def measure(directory: Path, rounds: int) -> list[Measure]:
@@ -213,4 +204,4 @@ def _lifetimes(samples: int) -> list[Measure]:
 
 
 def _measure(name: str, values: Sequence[float]) -> Measure:
-    return Measure(name, median(values), list(values))
+    return Measure(name=name, value=median(values), runs=list(values))

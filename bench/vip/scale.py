@@ -1,52 +1,43 @@
 """`python -m bench.vip scale`: ten thousand addresses on four nodes - cold start, one node lost, its return.
 
 Three members of etcd and four daemons in namespaces, all on this machine: they share its processors, so the seconds are
-an upper bound. What the kernel alone needs is beside it: the same additions by `ip -batch`, in one namespace.
+an upper bound. Of each phase two times are kept: the whole, with what the protocol has everybody wait for former
+holders, which is the same for one address and for ten thousand; and from the first address that comes up to the last.
+Beside them stands what iproute2 needs for as many additions: in one namespace, and in four at once.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
+import msgspec
+from rich.console import Console
 from vip_lab import Lab
 from vip_net import why_no_namespaces
 
-from bench.machine import process_seconds
+from bench.machine import facts, process_seconds
+from bench.vip.results import RESULTS, WIDTH, Phase, Scale, ScaleRun, keep
+from bench.vip.tables import show_scale
 
 NODES = 4
 COUNT = 10_240
+RESULT = RESULTS / "vip-scale.json"
 # Nothing here takes as long, unless it does not work.
 SECONDS_MAX = 600.0
 # Over how long the processor time of quiet daemons is measured.
+SETTLE_SECONDS = 5.0
 QUIET_SECONDS = 20.0
 # A node that came back has its share when it has nearly a fourth.
 SHARE = 0.9
-SETTINGS = 'max_moves = 2560\nwindow = "6s"\n'
-
-
-@dataclass(slots=True)
-class Scale:
-    """Seconds, moves (addresses that changed their node), and shares of a core in percent."""
-
-    addresses: int
-    cold_start: float = 0.0
-    lost: float = 0.0
-    lost_moves: int = 0
-    rejoin: float = 0.0
-    rejoin_moves: int = 0
-    ip_batch: float = 0.0
-    quiet_daemon_percent: list[float] = field(default_factory=list)
-    quiet_guard_percent: list[float] = field(default_factory=list)
+# All of its share comes back in one round; etcd and timing are as they are installed.
+SETTINGS = "max_moves = 2560\n"
 
 
 class Holdings:
@@ -58,6 +49,7 @@ class Holdings:
         self._wanted = set(lab.addresses)
         self.nodes: dict[str, set[str]] = {address: set() for address in lab.addresses}
         self.additions = 0
+        self.first_ns = 0
 
     def look(self) -> None:
         """Take in what is new."""
@@ -66,7 +58,9 @@ class Holdings:
         for change in changes[self._seen : end]:
             if change.address in self._wanted:
                 nodes = self.nodes[change.address]
-                self.additions += change.there and change.node not in nodes
+                if change.there and change.node not in nodes:
+                    self.additions += 1
+                    self.first_ns = self.first_ns or change.when
                 (nodes.add if change.there else nodes.discard)(change.node)
         self._seen = end
 
@@ -82,45 +76,60 @@ class Holdings:
 
 def measure_scale(count: int, directory: Path) -> Scale:
     """One run. Raises `TimeoutError` when something never comes."""
-    found = Scale(count)
     with Lab(directory, nodes=NODES, addresses=count, settings=SETTINGS, sampled=2) as lab:
         holdings, everybody = Holdings(lab), set(lab.names)
-        begin = time.monotonic()
-        lab.start()
-        found.cold_start = _until(lambda: holdings.held_once(everybody), begin, "every address is held")
-        found.quiet_daemon_percent, found.quiet_guard_percent = _quiet(lab)
-        before = holdings.additions
-        guard = lab.guard_of("n1")
-        begin = time.monotonic()
-        os.kill(lab.process("n1"), signal.SIGSTOP)  # so that neither sees the other die: a dead node, not a dead daemon
-        os.kill(guard, signal.SIGKILL)
-        lab.kill("n1")
-        found.lost = _until(lambda: holdings.held_once(everybody - {"n1"}), begin, "the others have all")
-        found.lost_moves = holdings.additions - before
-        before = holdings.additions
-        begin = time.monotonic()
-        lab.launch("n1")
+        cold = _phase("cold start", lab, holdings, lambda: _ignore(lab.start()), lambda: holdings.held_once(everybody))
+        daemons, guards = _quiet(lab)
+        lost = _phase("node lost", lab, holdings, lambda: _lose(lab), lambda: holdings.held_once(everybody - {"n1"}))
+        time.sleep(SETTLE_SECONDS)
         fair = SHARE * count / NODES
-        found.rejoin = _until(
-            lambda: holdings.held_once(everybody) and holdings.share("n1") >= fair, begin, "it has its share again"
+        back = _phase(
+            "its return",
+            lab,
+            holdings,
+            lambda: lab.launch("n1"),
+            lambda: holdings.held_once(everybody) and holdings.share("n1") >= fair,
         )
-        found.rejoin_moves = holdings.additions - before
-        found.ip_batch = _ip_batch(lab, count, directory)
         lab.verdict(frozen=True)  # the dead node still shows its addresses, silently: the wire is what counts
-    return found
+        phases = [_beside_ip(lab, phase, directory) for phase in (cold, lost, back)]
+    return Scale(addresses=count, phases=phases, quiet_daemon_percent=daemons, quiet_guard_percent=guards)
 
 
-def _until(true: Callable[[], bool], begin: float, what: str) -> float:
-    while not true():
-        if time.monotonic() - begin > SECONDS_MAX:
-            raise TimeoutError(f"not within {SECONDS_MAX:.0f} s: {what}")
+def _ignore(_: object) -> None:
+    """For what returns something that nobody needs."""
+
+
+def _phase(name: str, lab: Lab, holdings: Holdings, begin: Callable[[], None], done: Callable[[], bool]) -> Phase:
+    before, used, holdings.first_ns = holdings.additions, _used(lab), 0
+    started = time.monotonic()
+    begin()
+    while not done():
+        if time.monotonic() - started > SECONDS_MAX:
+            raise TimeoutError(f"not within {SECONDS_MAX:.0f} s: {name}")
         time.sleep(0.02)
-    return time.monotonic() - begin
+    whole = time.monotonic() - started
+    work = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - holdings.first_ns) / 1e9
+    moves = holdings.additions - before
+    after = _used(lab)
+    spent = sum(seconds - used.get(pid, 0.0) for pid, seconds in after.items())
+    return Phase(name=name, whole=whole, work=work, additions=moves, daemon_seconds=spent)
+
+
+def _used(lab: Lab) -> dict[int, float]:
+    """Processor time of every daemon so far."""
+    return {process.pid: process_seconds(process.pid) for process in lab.daemons.values()}
+
+
+def _lose(lab: Lab) -> None:
+    guard = lab.guard_of("n1")
+    os.kill(lab.process("n1"), signal.SIGSTOP)  # so that neither sees the other die: a dead node, not a dead daemon
+    os.kill(guard, signal.SIGKILL)
+    lab.kill("n1")
 
 
 def _quiet(lab: Lab) -> tuple[list[float], list[float]]:
     """Processor time of each daemon and each guard while nothing happens, in percent of a core."""
-    time.sleep(5.0)  # the announcements are over
+    time.sleep(SETTLE_SECONDS)  # the announcements are over
     daemons = [lab.process(name) for name in lab.names]
     guards = [lab.guard_of(name) for name in lab.names]
     before = [process_seconds(pid) for pid in (*daemons, *guards)]
@@ -130,28 +139,52 @@ def _quiet(lab: Lab) -> tuple[list[float], list[float]]:
     return percent[:NODES], percent[NODES:]
 
 
-def _ip_batch(lab: Lab, count: int, directory: Path) -> float:
-    """The same additions by iproute2, on the client's node where nobody holds any."""
-    batch = directory / "add.batch"
-    lines = [f"addr add {a}/32 dev mgmt valid_lft 600 preferred_lft 600 noprefixroute\n" for a in lab.addresses]
-    batch.write_text("".join(lines[:count]))
+def _beside_ip(lab: Lab, phase: Phase, directory: Path) -> Phase:
+    """As many additions by iproute2, where nobody holds any: on the client's node, and on four at once."""
+    some = (lab.addresses * (phase.additions // len(lab.addresses) + 1))[: phase.additions]
+    some = list(dict.fromkeys(some))  # what moved twice is added once
+    one = _ip_batch(lab, ["client"], [some], directory)
+    share = -(-len(some) // NODES)
+    spaces = [*lab.etcd_names, "client"]
+    parts = [some[at * share : (at + 1) * share] for at in range(NODES)]
+    return msgspec.structs.replace(phase, ip_batch=one, ip_batch_spread=_ip_batch(lab, spaces, parts, directory))
+
+
+def _ip_batch(lab: Lab, spaces: Sequence[str], parts: Sequence[Sequence[str]], directory: Path) -> float:
+    commands = []
+    for space, addresses in zip(spaces, parts, strict=True):
+        batch = directory / f"add-{space}.batch"
+        flags = "valid_lft 600 preferred_lft 600 noprefixroute"
+        batch.write_text("".join(f"addr add {address}/32 dev mgmt {flags}\n" for address in addresses))
+        commands.append(["ip", "-n", lab.net.namespace(space), "-batch", str(batch)])
     begin = time.monotonic()
-    subprocess.run(["ip", "-n", lab.net.namespace("client"), "-batch", str(batch)], check=True)
-    return time.monotonic() - begin
+    running = [subprocess.Popen(command) for command in commands]
+    failed = [process.wait(SECONDS_MAX) for process in running]
+    took = time.monotonic() - begin
+    assert not any(failed), "ip -batch failed"
+    for space in spaces:
+        subprocess.run(
+            ["ip", "-n", lab.net.namespace(space), "addr", "flush", "dev", "mgmt", "to", "10.77.0.0/16"],
+            check=True,
+            capture_output=True,
+        )
+    return took
 
 
 @click.command()
 @click.option("--addresses", "count", default=COUNT, show_default=True, help="How many addresses.")
-@click.option("--output", type=click.Path(path_type=Path), help="Also keep the numbers in this file.")
-def scale(count: int, output: Path | None) -> None:
-    """Ten thousand addresses on four nodes: cold start, one lost, its return."""
+@click.option("--output", type=click.Path(path_type=Path), default=RESULT, show_default=True)
+def scale(count: int, output: Path) -> None:
+    """Ten thousand addresses on four nodes: cold start, one lost, its return.
+
+    With another number of addresses nothing is saved over the last full run unless --output says where.
+    """
     if why := why_no_namespaces():
         raise click.ClickException(why)
+    machine = facts(Path.cwd())
     with tempfile.TemporaryDirectory() as directory:
         found = measure_scale(count, Path(directory))
-    numbers: dict[str, Any] = asdict(found)
-    for name, value in numbers.items():
-        shown = ", ".join(f"{one:.2f}" for one in value) if isinstance(value, list) else f"{value:.6g}"
-        click.echo(f"{name.replace('_', ' '):24}{shown}")
-    if output is not None:
-        output.write_text(json.dumps(numbers, indent=1) + "\n")
+    run = ScaleRun(machine=machine, found=found)
+    show_scale(run, Console(width=WIDTH))
+    if count == COUNT or output != RESULT:
+        keep(run, output)

@@ -47,6 +47,14 @@ class System(ABC):
         """The daemon dies, with whatever it consists of but what is there for this case."""
         os.kill(self.processes(lab)[0], signal.SIGKILL)
 
+    def drain(self, lab: Lab) -> None:
+        """An operator wants n1 empty, and its daemon goes on."""
+        raise NotImplementedError
+
+    def knows(self, fault: str) -> bool:
+        """Whether there is such a thing with this system."""
+        return fault != "drain" or type(self).drain is not System.drain
+
     def freeze(self, lab: Lab, number: signal.Signals) -> None:
         for process in self.processes(lab):
             os.kill(process, number)
@@ -71,6 +79,9 @@ class Vip(System):
 
     def processes(self, lab: Lab) -> list[int]:
         return [lab.process(VICTIM), lab.guard_of(VICTIM)]
+
+    def drain(self, lab: Lab) -> None:
+        lab.vip("n3", "drain", VICTIM)
 
 
 class Foreign(System):

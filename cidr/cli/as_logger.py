@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -71,24 +69,8 @@ def as_logger(config_file: Path, base_dir: Path | None, once: bool, check: bool)
             warn(f"{counted(number, 'record')} {what}")
 
 
-class _Program(click.Command):
-    """The command as a program of its own: it ends as all of ours do."""
-
-    def main(self, *args: Any, **options: Any) -> Any:
-        options["standalone_mode"] = False
-        try:
-            code = super().main(*args, **options)
-        except SystemExit:
-            raise
-        except BaseException as error:
-            if errors.debugging():
-                raise
-            code = errors.report(error)
-        sys.exit(code if isinstance(code, int) else errors.DONE)
-
-
 program = version_option(
-    _Program(
+    errors.Program(
         "as_logger",
         callback=as_logger.callback,
         params=[*as_logger.params],

@@ -46,7 +46,7 @@ def heatmap(
     from cidr.addresses import parse_block
     from cidr.ask import Rows
     from cidr.cli.connect import connect
-    from cidr.heatmap import heat, svg
+    from cidr.heatmap import heat, svg, words
     from cidr.language.errors import QueryError
 
     kind = output.suffix.lower()
@@ -70,15 +70,14 @@ def heatmap(
     if len(reply.answer.columns) > 1:
         raise UsageError("a map shows one column: name one series, or add them up with union(A, B)")
     drawn = heat.heat(reply, shown, wanted)
-    title = f"{drawn.label} in {shown}, cells of /{shown.bits + wanted}; {drawn.when}"
-    output.write_bytes(_file(kind, drawn, title))
-    say(f"{output}: {title}")
+    output.write_bytes(_file(kind, drawn))
+    say(f"{output}: {words.title(drawn)}; {words.subtitle(drawn)}")
     return DONE if len(reply.answer) else NOT_FOUND
 
 
-def _file(kind: str, drawn: object, title: str) -> bytes:
+def _file(kind: str, drawn: object) -> bytes:
     from importlib import import_module
 
     module = import_module(f"cidr.heatmap.{kind[1:]}")
-    data: bytes = module.file(drawn, title)
+    data: bytes = module.file(drawn)
     return data

@@ -138,9 +138,7 @@ def rebuild(base_dir: Path, dry_run: bool) -> int:
     if not dry_run:
         catalogue = Catalogue.create(base_dir)
         try:
-            catalogue.reset(found.segments, found.origins, found.positions)
-            if found.zone:
-                catalogue.put_setting("zone", found.zone)
+            found.settle(catalogue)
         finally:
             catalogue.close()
         for path in found.torn:

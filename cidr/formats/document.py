@@ -133,14 +133,17 @@ def _coverage(coverage: Coverage, zone: ZoneInfo) -> dict[str, Any]:
         "fraction": round(coverage.fraction, 6),
         "missing": [[_iso(one.start, zone), _iso(one.end, zone)] for one in coverage.missing],
         "cut": [[_iso(one.start, zone), _iso(one.end, zone)] for one in coverage.cut],
+        "pending": [[_iso(one.start, zone), _iso(one.end, zone)] for one in coverage.pending],
     }
 
 
 def _read_coverage(found: dict[str, Any]) -> Coverage:
-    missing, cut = (
-        tuple(Span(_seconds(start), _seconds(end)) for start, end in found[name]) for name in ("missing", "cut")
+    missing, cut, pending = (
+        tuple(Span(_seconds(start), _seconds(end)) for start, end in found.get(name, ()))
+        for name in ("missing", "cut", "pending")
     )
-    return Coverage(Span(_seconds(found["start"]), _seconds(found["end"])), found["covered_seconds"], missing, cut)
+    span = Span(_seconds(found["start"]), _seconds(found["end"]))
+    return Coverage(span, found["covered_seconds"], missing, cut, pending)
 
 
 def _no_coverage() -> dict[str, Any]:

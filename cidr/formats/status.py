@@ -1,6 +1,7 @@
 """The line under every answer: how many rows, what it rests on, how complete that is, and how long it took.
 
 10 of 1,234 rows; 47 segments; 2008-04-24 00:00 to 2008-04-25 00:00 UTC [exact, 4 ms]
+10 of 1,234 rows; 47 segments; 2008-04-24 00:00 to 2008-04-25 00:00 UTC, so far until 2008-04-24 14:02 [exact, 4 ms]
 no rows: 47 segments read, no address under 10.0.0.0/8 counted; coverage 98.6 %, missing 03:10 to 03:29 [partial, 4 ms]
 """
 
@@ -54,6 +55,7 @@ def covered(coverage: Coverage, zone: ZoneInfo) -> str:
     """The time, and how much of it was counted."""
     span = coverage.span
     text = f"{dates.short(span.start, zone)} to {dates.short(span.end, zone)} {zone.key}"
+    text += _until(coverage, zone)
     if coverage.exact:
         return text
     parts = [f"coverage {percent(coverage.fraction)}"]
@@ -62,6 +64,16 @@ def covered(coverage: Coverage, zone: ZoneInfo) -> str:
     if coverage.cut:
         parts.append(f"left out, because counts reach beyond the time asked about: {_gaps(coverage.cut, span, zone)}")
     return f"{text}; {', '.join(parts)}"
+
+
+def _until(coverage: Coverage, zone: ZoneInfo) -> str:
+    """Up to when it can have been counted, if that is not all of it."""
+    if not coverage.pending:
+        return ""
+    first = coverage.pending[0].start
+    if first <= coverage.span.start:
+        return ", not over yet"
+    return f", so far until {dates.short(first, zone)}"
 
 
 def percent(fraction: float) -> str:

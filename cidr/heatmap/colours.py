@@ -6,7 +6,7 @@ from __future__ import annotations
 RAMP = ("#0b2f6b", "#2c4270", "#46526e", "#5d6270", "#757575", "#918a74", "#ad9f6d", "#cfb95d", "#fde737")
 ZERO = "#dfe3ea"
 NEGATIVE = "#8e2a6b"
-HATCH_DARK, HATCH_LIGHT = "#c9ccd1", "#ffffff"
+HATCH_DARK, HATCH_FINE, HATCH_LIGHT = "#c9ccd1", "#eceef1", "#ffffff"
 
 
 def rgb(text: str) -> tuple[int, int, int]:

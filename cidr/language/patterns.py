@@ -6,14 +6,16 @@ They come from whoever may ask, and one such as `(a+)+$` would keep the server b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 
 import regex
 
-# Of one expression, and of its search in one name; names are short.
+# Of one expression, and of its search in all names; they are short.
 PATTERN_CHARS_MAX = 200
-SEARCH_SECONDS_MAX = 0.1
+SEARCH_SECONDS_MAX = 0.5
+_LEAST_SECONDS = 0.001
 
 
 def mistake(pattern: str) -> str:
@@ -30,7 +32,12 @@ def mistake(pattern: str) -> str:
 def matching(pattern: str, names: Sequence[str]) -> list[str]:
     """The names in which `pattern` finds something. Raises TimeoutError."""
     search = _compiled(pattern).search
-    return [name for name in names if search(name, timeout=SEARCH_SECONDS_MAX)]
+    until = time.monotonic() + SEARCH_SECONDS_MAX
+    found = []
+    for name in names:
+        if search(name, timeout=max(until - time.monotonic(), _LEAST_SECONDS)):
+            found.append(name)
+    return found
 
 
 @lru_cache(maxsize=64)

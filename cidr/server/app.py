@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from cidr.addresses import parse_block
 from cidr.ask import Answering, Local, Reply, Rows
+from cidr.errors import GaveUp, TooManyRows
 from cidr.formats import CONTENT_TYPES, FORMATS, render
 from cidr.heatmap import heat, png, svg
 from cidr.language.complete import complete
@@ -25,7 +26,7 @@ from cidr.server import openapi
 from cidr.server.bounds import Bounds, Headers, Hosts
 from cidr.server.config import ServerConfig
 from cidr.server.desk import Desk
-from cidr.server.errors import Busy, GaveUp, NotAllowed, NoToken, TooMuch
+from cidr.server.errors import Busy, NotAllowed, NoToken, TooMuch
 from cidr.server.metrics import CONTENT_TYPE, Metrics
 from cidr.server.scopes import Scope, Scoped, Tokens
 from cidr.types import Answer, CountQuery, Query
@@ -179,10 +180,13 @@ class Limited:
         """Raises `TooMuch` when time makes it too many."""
         asked = query.limit
         limit = self._rows_max if asked is None else min(asked, self._rows_max)
-        answer = self._engine.answer(replace(query, limit=limit))
-        if len(answer) > max(self._rows_max, 0):
-            rows = f"{len(answer):,} rows; this server sends {self._rows_max:,}"
-            raise TooMuch(f"the answer has {rows}: add a limit, or ask about less time")
+        query = replace(query, limit=limit)
+        if isinstance(query, CountQuery):
+            query = replace(query, rows_max=self._rows_max)
+        try:
+            answer = self._engine.answer(query)
+        except TooManyRows as error:
+            raise TooMuch(str(error)) from None
         wanted = answer.matched if asked is None else min(asked, answer.matched)
         if wanted > limit and not (isinstance(query, CountQuery) and query.every):
             note = f"cut: this server sends {self._rows_max:,} rows"
@@ -231,7 +235,9 @@ def _rendered(reply: Reply, form: str, known: set[str]) -> tuple[Reply, str, byt
     """The reply, its ETag, and its bytes; None when the client has them already."""
     etag = ""
     if isinstance(reply, Rows):
-        named = "\n".join([reply.answer.digest, reply.text, form, reply.zone.key, *reply.answer.notes])
+        coverage = reply.answer.coverage
+        state = f"{coverage.covered_seconds} of {coverage.due_seconds}"  # what was not due yet is missing later
+        named = "\n".join([reply.answer.digest, reply.text, form, reply.zone.key, *reply.answer.notes, state])
         # Weak: the milliseconds differ.
         etag = f'W/"{hashlib.blake2b(named.encode(), digest_size=16).hexdigest()}"'
     return reply, etag, None if etag and etag in known else render(reply, form)
@@ -254,8 +260,7 @@ def _picture(local: Local, wanted: dict[str, str], form: str) -> bytes:
     if not isinstance(reply, Rows) or len(reply.answer.columns) != 1:
         raise UsageError("a map shows one column: name one series, or add them up with union(A, B)")
     drawn = heat.heat(reply, block, detail)
-    title = f"{drawn.label} in {block}, cells of /{block.bits + detail}; {drawn.when}"
-    return png.file(drawn, title) if form == "png" else svg.file(drawn, title)
+    return png.file(drawn) if form == "png" else svg.file(drawn)
 
 
 def failure(error: Exception) -> Response:

@@ -1,18 +1,22 @@
 """Where queries are worked on: a few threads, a bounded number of queries waiting, each for a bounded time.
 
-A query that takes too long is answered as such at once; a thread cannot be stopped, so it goes on and keeps its place
-until it is done. That is why places are few, and why whoever finds none is told to come back instead of waiting.
+A query that takes too long is answered as such at once; a thread cannot be stopped, so it keeps its place until its
+next step, where it ends (`cidr.patience`). That is why places are few, and why whoever finds none is told to come back
+instead of waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from cidr.server.errors import Busy, GaveUp
+from cidr.errors import GaveUp
+from cidr.patience import work_until
+from cidr.server.errors import Busy
 
 T = TypeVar("T")
 
@@ -38,7 +42,7 @@ class Desk:
             if self._taken >= self._places:
                 raise Busy(f"{self._taken} queries run or wait already; ask again in a moment")
             self._taken += 1
-        future = self._pool.submit(work)
+        future = self._pool.submit(work_until, time.monotonic() + self._seconds, work)
         future.add_done_callback(self._leave)
         try:
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), self._seconds)

@@ -23,12 +23,6 @@ class Busy(JlogError):
     code = "busy"
 
 
-class GaveUp(JlogError):
-    """A query took longer than it may."""
-
-    code = "gave-up"
-
-
 class TooMuch(UsageError):
     """The request or the answer is over a limit."""
 

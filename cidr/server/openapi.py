@@ -107,6 +107,7 @@ def _schemas() -> dict[str, Any]:
         "fraction": number,
         "missing": {"type": "array", "items": span},
         "cut": {"type": "array", "items": span},
+        "pending": {"type": "array", "items": span},
     }
     failure = {
         "code": text,

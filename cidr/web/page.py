@@ -22,7 +22,7 @@ from cidr.ask import Explained, Local, Reply, Rows
 from cidr.formats import status
 from cidr.formats.cells import headers, plain
 from cidr.formats.table import cell
-from cidr.heatmap import heat, svg
+from cidr.heatmap import heat, svg, words
 from cidr.heatmap.colours import RAMP
 from cidr.language import dates, tree
 from cidr.language.complete import complete
@@ -169,7 +169,8 @@ def _grid(local: Local, reply: Rows, query: Query) -> dict[str, Any] | None:
     return {
         "svg": Markup(picture),
         "title": name,
-        "range": f"{svg.value_text(drawn.least)} to {svg.value_text(drawn.most)}",
+        "least": words.value_text(drawn.least),
+        "most": words.value_text(drawn.most),
         "png": f"/v1/heatmap?{parts}" if reply.show.what == "count" else None,
         "others": len(query.blocks) - 1,
     }

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cidr.ask import Local
-from cidr.heatmap.svg import value_text
+from cidr.heatmap.words import value_text
 from cidr.types import BLOCKS, Answer, Block, CountQuery, MoversQuery, Query, Span, Tier
 from jlogd.errors import UsageError
 
@@ -66,4 +66,9 @@ def line(values: NDArray[np.float64], name: str) -> str:
 def _span(query: Query, answer: Answer) -> Span:
     if isinstance(query, MoversQuery):
         return Span(min(query.before.start, query.after.start), max(query.before.end, query.after.end))
-    return answer.coverage.span
+    coverage = answer.coverage
+    if coverage.pending and coverage.pending[0].start > coverage.span.start:
+        return Span(
+            coverage.span.start, coverage.pending[0].start
+        )  # a line does not fall to 0 where nothing is counted yet
+    return coverage.span

@@ -40,8 +40,8 @@ _ADVICE = {
 }
 
 
-class Commands(Hinting):
-    """The root group of a program: `main` never lets a traceback out, `invoke` knows a reader that went away."""
+class Program(click.Command):
+    """A command that is a program: `main` never lets a traceback out."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         options["standalone_mode"] = False
@@ -54,6 +54,10 @@ class Commands(Hinting):
                 raise
             code = report(error)
         sys.exit(code if isinstance(code, int) else DONE)
+
+
+class Commands(Program, Hinting):
+    """The root group of a program: `invoke` knows a reader that went away."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         # A command remembers its help option from its first use, and that may be without its parents.

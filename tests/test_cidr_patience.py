@@ -1,0 +1,125 @@
+"""Work that nobody waits for ends, and what is too large is refused before it is made."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cidr_queries import NOW
+from cidr_server import serving
+from cidr_support import Maker
+
+from cidr import patience
+from cidr.count import KEY_COLUMNS
+from cidr.engine import Engine
+from cidr.errors import GaveUp, TooManyRows
+from cidr.language import patterns
+from cidr.plan import Planner
+from cidr.types import ALL_V4, Answer, Column, CountQuery, Levels, Query, Series, Span
+from jlogd.errors import UsageError
+
+T0 = 1_208_995_200
+HOUR = 3600
+DAY = Span(T0, T0 + 24 * HOUR)
+SPAM = (Column("spam", Series("spam")),)
+DAILY = "show count for 0.0.0.0/0 in spam from 20080424 to 20080425 cidrsize 24 aggregate hourly"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    maker = Maker(tmp_path)
+    for hour in range(24):
+        maker.put("spam", T0 + hour * HOUR, T0 + (hour + 1) * HOUR, {n << 8: 1 for n in range(10)}, tier="hour")
+    maker.catalogue().close()
+    return tmp_path
+
+
+def hourly(**more: object) -> CountQuery:
+    query = CountQuery(blocks=(ALL_V4,), columns=SPAM, span=DAY, levels=Levels((24,)), every="hour")
+    return replace(query, **more)
+
+
+def test_nobody_is_impatient_where_nothing_was_said() -> None:
+    patience.check()
+    assert patience.work_until(time.monotonic() + 60, lambda: patience.check() or 7) == 7
+    with pytest.raises(GaveUp):
+        patience.work_until(time.monotonic() - 1, patience.check)
+    patience.check()  # the thread is free for the next
+
+
+def test_an_engine_stops_where_nobody_waits_any_more(store: Path) -> None:
+    with Engine(store, threads=1) as engine:
+        with pytest.raises(GaveUp):
+            patience.work_until(time.monotonic() - 1, lambda: engine.answer(hourly()))
+        assert len(engine.answer(hourly())) == 240
+
+
+class Endless:
+    """An engine that works in steps until it is stopped."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.zone, self.series, self.cache = engine.zone, engine.series, engine.cache
+        self.explain, self.close = engine.explain, engine.close
+        self.ended = threading.Event()
+
+    def answer(self, query: Query) -> Answer:
+        try:
+            while True:
+                patience.check()
+                time.sleep(0.01)
+        finally:
+            self.ended.set()
+
+
+def test_a_query_that_is_given_up_gives_its_place_back(store: Path) -> None:
+    with Engine(store, threads=1) as engine:
+        endless = Endless(engine)
+        with serving(endless, lambda: NOW, concurrency=1, queue=0, query_seconds=0.5) as running:
+            for _ in range(2):
+                found = running.query("show count for 0.0.0.0/0 in spam")
+                assert (found.status, found.error["code"]) == (504, "gave-up")
+                assert endless.ended.wait(60)
+                endless.ended.clear()
+                while running.app.desk.taken:
+                    time.sleep(0.01)
+
+
+def test_rows_that_would_not_be_sent_are_not_made(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = []
+    reading = Planner.reading
+
+    def watched(self: Planner, series: list[str], span: Span | None, *more: object) -> object:
+        spans.append(span)
+        return reading(self, series, span, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Planner, "reading", watched)
+    with Engine(store, threads=1) as engine:
+        with pytest.raises(TooManyRows, match="240 rows, and at most 239"):
+            engine.answer(hourly(rows_max=239))
+        assert len(spans) == 1  # no hour was looked at
+        assert len(engine.answer(hourly(rows_max=240))) == 240
+        with serving(engine, lambda: NOW, rows_max=239) as running:
+            found = running.query(DAILY)
+            assert (found.status, found.error["code"]) == (413, "too-much")
+            assert "add a limit" in found.error["message"]
+            assert running.query(DAILY + " limit 9").status == 200
+
+
+def test_cells_are_counted_in_columns_too(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cidr.count.CELLS_MAX", 240 * (1 + KEY_COLUMNS))
+    with Engine(store, threads=1) as engine:
+        assert len(engine.answer(hourly())) == 240
+        with pytest.raises(UsageError, match="10 blocks by 24 stretches of time, 7 columns each"):
+            engine.answer(hourly(hosts=True))
+
+
+def test_an_expression_has_one_time_limit_for_all_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "SEARCH_SECONDS_MAX", 0.2)
+    slow = [f"{'a' * 60}{number}" for number in range(10_000)]
+    with pytest.raises(TimeoutError):
+        patterns.matching("(a+a+)+$", slow)
+    assert patterns.matching("^a+1$", slow) == [f"{'a' * 60}1"]
