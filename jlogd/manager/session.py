@@ -12,12 +12,13 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import zmq
 
 from jlogd.errors import ProtocolError
+from jlogd.journal.types import NAME
 from jlogd.manager.config import ManagedNode
 from jlogd.manager.ledger import SourceState
 from jlogd.manager.parcel import Parcel, Source
@@ -32,6 +33,9 @@ _log = logging.getLogger("jlogd.manager")
 # Pauses between attempts to connect: at once after a restart of the node, and little work when it stays away.
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 10.0
+# A session that lasted so long was a good one; before, a node that greets and then sends nonsense would be tried all the
+# time.
+STEADY_SECONDS = 2.0
 # From connect to welcome; nothing in between touches a disk.
 HELLO_SECONDS = 10.0
 PING_SECONDS = 5.0
@@ -105,6 +109,7 @@ class NodeSession:
         self._stat_at = 0.0
         self._broken = ""
         self._key = 0  # which of the node's keys is tried
+        self._wrong_names: list[str] = []
 
     @property
     def is_up(self) -> bool:
@@ -222,6 +227,8 @@ class NodeSession:
         else:
             why = self._broken or self._kept_out() or f"no answer from {self.node.address}"
         self._unlink()
+        if self._is_up and now - self.since >= STEADY_SECONDS:
+            self._pause = RETRY_SECONDS_MIN
         # Managers that lost a node at the same moment come back spread out.
         self._next_try = now + self._pause * random.uniform(0.5, 1.0)
         self._pause = min(2 * self._pause, RETRY_SECONDS_MAX)
@@ -276,7 +283,6 @@ class NodeSession:
                 f"at {self.node.address} is node {welcome.node}, not {self.node.name}; see its [node] name"
             )
         self._is_up, self.error, self.since = True, "", time.monotonic()
-        self._pause = RETRY_SECONDS_MIN
         self._listed = 0.0
         for pull in self.pulls.values():
             pull.up()
@@ -300,13 +306,25 @@ class NodeSession:
         if not isinstance(answer, messages.Logs):
             return
         self.listed = time.monotonic()
-        wanted = {source.key: source for source in self._wanted(self.node, answer.logs)}
+        wanted = {source.key: source for source in self._wanted(self.node, self._sound(answer.logs))}
         for key in [key for key, pull in self.pulls.items() if wanted.get(key) != pull.source]:
             self.pulls.pop(key).close()
         for key, source in wanted.items():
             if key not in self.pulls:
                 self.pulls[key] = Pull(self, source, self._home.state(source))
                 self.pulls[key].up()
+
+    def _sound(self, logs: Sequence[str]) -> list[str]:
+        """The names that can be those of logs: they become parts of paths, and of keys of the ledger."""
+        sound = [name for name in logs if NAME.fullmatch(name)]
+        wrong = sorted(set(logs) - set(sound))
+        if wrong and wrong != self._wrong_names:
+            _log.error(
+                "node %s has %d logs whose names no log can have, %.100r first; they are not pulled: is it a jlogd?",
+                self.node.name, len(wrong), wrong[0],
+            )  # fmt: skip
+        self._wrong_names = wrong
+        return sound
 
 
 def _keeper(pull: Pull) -> Answered:
