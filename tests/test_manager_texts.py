@@ -139,7 +139,7 @@ def test_closed_days_are_compressed_where_that_is_asked_for(tmp_path: Path, monk
     """Two logs of one ledger with it, one without."""
     monkeypatch.setattr("jlogd.manager.compress.GRACE_SECONDS", 0.0)
     monkeypatch.setattr("jlogd.manager.compress.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr("jlogd.manager.files.IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("jlogd.manager.handles.IDLE_SECONDS", 0.0)
     names = ("one", "two", "three")
     journals = {}
     for name in names:
