@@ -30,8 +30,7 @@ def damaged() -> list[Batch]:
     body = b"\x28\xb5\x2f\xfd" + bytes(range(40))
     return [
         replace(good(), body=body, codec=1, raw_bytes=500, body_crc=crc32c(body)),
-        replace(good(), count=1_000_000),
-        replace(good(), raw_bytes=good().raw_bytes + 1),
+        replace(good(), codec=1, raw_bytes=500),
     ]
 
 
@@ -71,7 +70,7 @@ def test_names_that_no_log_can_have_are_not_pulled(tmp_path: Path, caplog: pytes
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("batch", damaged(), ids=["zstd", "count", "size"])
+@pytest.mark.parametrize("batch", damaged(), ids=["zstd", "no zstd"])
 def test_a_damaged_batch_is_asked_for_again(tmp_path: Path, batch: Batch) -> None:
     with pulled(tmp_path, {"mainlog": [batch]}) as (manager, crowd):
         until_there(tmp_path, "good", 10)

@@ -33,8 +33,7 @@ _log = logging.getLogger("jlogd.manager")
 # Pauses between attempts to connect: at once after a restart of the node, and little work when it stays away.
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 10.0
-# A session that lasted so long was a good one; before, a node that greets and then sends nonsense would be tried all the
-# time.
+# A session that lasted so long was a good one. A node that greets and then sends nonsense is not tried all the time.
 STEADY_SECONDS = 2.0
 # From connect to welcome; nothing in between touches a disk.
 HELLO_SECONDS = 10.0
