@@ -26,7 +26,7 @@ def follow(parcel: Parcel, state: SourceState | None) -> tuple[list[Item], Sourc
     if state is None:
         state = SourceState(parcel.uuid, first, first)
     elif parcel.restart == state.restarts:
-        state = msgspec.structs.replace(state, uuid=parcel.uuid, next=first, restarts=state.restarts + 1)
+        state = msgspec.structs.replace(state, uuid=parcel.uuid, next=first, restarts=state.restarts + 1, since=first)
     elif state.uuid != parcel.uuid:
         raise HoleError(f"it is of the log {parcel.uuid}, and {state.uuid} was pulled before")
     state = msgspec.structs.replace(state, output=parcel.source.output.partition(":")[0])

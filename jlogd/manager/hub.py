@@ -69,6 +69,7 @@ class Hub:
         self.sessions: dict[str, NodeSession] = {}
         self.state = state
         self.note = note[: messages.NOTE_LENGTH_MAX]
+        self.is_leaving = False  # the manager is decommissioned
         self._put = put
         self._pair = pair
         self._memory = memory_bytes
