@@ -242,6 +242,17 @@ def freezer(*processes: int) -> Iterator[Callable[[bool], None]]:
         group.rmdir()
 
 
+def test_an_interface_gets_another_name(lab: Cluster):
+    """For us it is gone, for the kernel it is not: its addresses go with the name they had."""
+    victim = lab.holder(lab.sampled[0])
+    with lab.scenario(), lab.client():
+        lab.mark(f"lan of {victim} is called wan")
+        lab.net.run(victim, "ip", "link", "set", "lan", "name", "wan")
+        lab.until_all_held([name for name in lab.names if name != victim])
+        lab.net.run(victim, "ip", "link", "set", "wan", "name", "lan")
+        lab.until_spread(3)
+
+
 def test_etcd_is_full(lab: Cluster):
     """No heartbeat is accepted: addresses go, every node says why, and they come back when there is room."""
     token = root_token(lab)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 from collections.abc import Iterator
@@ -62,6 +63,27 @@ def test_the_machines_own_addresses_are_refused_and_stay(net: Net) -> None:
         assert kernel.remove_all() == []
     assert net.address("n1") in shown(net, "n1") and net.address6("n1") in shown(net, "n1")
     assert "valid_lft forever" in net.run("n1", "ip", "addr", "show", "dev", "lan")
+
+
+@GATES
+def test_an_interface_of_another_name_is_still_the_one_that_has_the_address(net: Net, gate: str) -> None:
+    """Who is told that an address is gone hands it to another node: it is gone, whatever its interface is called."""
+    four, six, other = floating(net.floating(3)), floating(net.floating6(3)), floating(net.floating(4))
+    with running(net, "n1", gate=gate) as (kernel, _):
+        assert kernel.add([four, six, other], now_ns() + 60 * SECOND) == {}
+        net.run("n1", "ip", "link", "set", "lan", "name", "renamed")
+        try:
+            if "renamed" not in net.run("n1", "ip", "link"):
+                pytest.skip("this kernel renames no interface that is up")
+            assert kernel.remove([four, six]) == {}
+            assert {found.floating.address for found in kernel.present()} == {other.address}
+            net.run("n1", "ip", "link", "set", "mgmt", "name", "lan")  # the name is another's now
+            assert kernel.remove([other]) == {}
+            assert kernel.present() == []
+        finally:
+            with contextlib.suppress(AssertionError):
+                net.run("n1", "ip", "link", "set", "lan", "name", "mgmt")
+            net.run("n1", "ip", "link", "set", "renamed", "name", "lan")
 
 
 def test_one_that_somebody_added_meanwhile_is_refused(net: Net) -> None:

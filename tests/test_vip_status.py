@@ -17,6 +17,7 @@ from vip.records import (
     SessionRecord,
     encode,
 )
+from vip.report import steady
 from vip.situation import Plan, situation_of
 from vip.status import addresses_of, moves_of, nodes_of, staying_of
 from vip.units import definitions_of, digest_of
@@ -91,6 +92,22 @@ def other_configuration(world: World, old: str, new: str, generation: int = 3) -
     digest = digest_of(definitions)
     world.put(KEYS.conf(digest), ConfRecord(generation, definitions))
     return digest
+
+
+def test_what_changes_while_it_is_told_is_told_all_the_same():
+    """Pages are asked for while everything moves: that is when they must not fail."""
+    table = dict.fromkeys(range(1000), "")
+    more = iter(range(1000, 1005))
+
+    def look() -> int:
+        for _ in table:
+            if (number := next(more, None)) is not None:
+                table[number] = ""
+        return len(table)
+
+    assert steady(look) == 1005
+    with pytest.raises(RuntimeError):
+        steady(lambda: [table.pop(key) for key in table])
 
 
 def test_owned(world: World):

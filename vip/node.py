@@ -96,6 +96,7 @@ class Node:
         self._losses: tuple[float, ...] = ()
         self._actions: list[Action] = []
         self._removing_all = False
+        self._told_silent: dict[str, int] = {}  # node -> its session that was told to be silent
         self._waiting: set[str] = set()  # kinds of commits that are on their way: one at a time
         self._retry: dict[str, int] = {}
         self._looked = 0
@@ -350,7 +351,9 @@ class Node:
                 (Compare(self.keys.session(node), "mod", seen.mod_revision),),
                 (Delete(self.keys.session(node)), Put(self.keys.gone(node), encode(gone))),
             )
-            self._say(f"{node} was silent for {seconds(now - seen.seen):.1f} s: ending its session", "warning")
+            if self._told_silent.get(node) != seen.revision:  # it may be tried again and again: said once
+                self._told_silent[node] = seen.revision
+                self._say(f"{node} was silent for {seconds(now - seen.seen):.1f} s: ending its session", "warning")
             self._commit("end", txn, (node,))
             return
 

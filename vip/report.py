@@ -1,12 +1,13 @@
 """What a running daemon tells about itself: problems, `/stat`, and numbers for metrics. Asked by other threads.
 
-No locks: what is read may change meanwhile, so tables are copied before they are walked.
+No locks: what is read may change meanwhile, so tables are copied before they are walked, or walked again (`steady`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from jlogd.errors import JlogError
 from vip.clock import boot_ns, seconds, wall_seconds
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
 
 # Changes of owner that `/stat` tells, and `vip history` can show.
 HISTORY_TOLD_MAX = 1000
+# A table that changes while it is walked is walked again; so many times in a row it does not.
+WALKS_MAX = 20
+
+T = TypeVar("T")
+
+
+def steady(look: Callable[[], T]) -> T:
+    """What `look` sees; it looks again when the deciding thread changed under its eyes what it was walking over."""
+    for _ in range(WALKS_MAX - 1):
+        try:
+            return look()
+        except RuntimeError:  # "dictionary changed size during iteration"
+            continue
+    return look()
 
 
 def owner_counts(daemon: Daemon) -> dict[str, int]:
@@ -43,11 +58,13 @@ def problems(daemon: Daemon) -> list[str]:
     for address, mac in sorted(node.holdings.blocked().items()):
         found.append(f"{address} is BLOCKED: {mac}, which is none of ours, has it")
     found += [f"etcd: {alarm}" for alarm in daemon.keeper.alarms]
+    if daemon.stream.failure and node.phase == "live":
+        found.append(f"changes of the store are not heard: {daemon.stream.failure}")
     if daemon.heart.failure:
         found.append(f"the last heartbeat was not committed: {daemon.heart.failure}")
     if daemon.guard_failure:
         found.append(daemon.guard_failure)
-    found += [f"check {name} fails: {why}" for name, why in daemon.checks.failing().items()]
+    found += [f"check {name} fails: {why}" for name, why in steady(daemon.checks.failing).items()]
     mine, highest = node.plan.settings.generation, node.view.generation
     if mine < highest:
         found.append(f"generation {highest} is in force, the configuration here has {mine}: bring it up to date")
@@ -60,7 +77,8 @@ def stat(daemon: Daemon) -> dict[str, object]:
     addresses: list[AddressStatus] = []
     nodes: list[NodeStatus] = []
     if node.view.synced is not None:
-        addresses, nodes = addresses_of(node.plan, node.view, wall), nodes_of(node.plan, node.view, now, wall)
+        addresses = steady(lambda: addresses_of(node.plan, node.view, wall))
+        nodes = steady(lambda: nodes_of(node.plan, node.view, now, wall))
     return {
         "node": daemon.settings.node,
         "phase": node.phase,

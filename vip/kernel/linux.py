@@ -136,13 +136,7 @@ class LinuxKernel:
     def remove(self, unwanted: Sequence[Floating]) -> dict[Floating, str]:
         parts = self._running()
         parts.announcer.withdraw(raw(floating.address) for floating in unwanted)
-        indexes = {name: index for index, name in socket.if_nameindex()}
-        spots = {
-            Spot(raw(floating.address), indexes[floating.interface], floating.prefix_length): floating
-            for floating in unwanted
-            if floating.interface in indexes  # with the interface the address went
-        }
-        return parts.addresses.remove(spots)
+        return parts.addresses.remove(self._whereabouts(parts, unwanted))
 
     def remove_all(self) -> list[Floating]:
         parts = self._running()
@@ -219,6 +213,26 @@ class LinuxKernel:
             else:
                 spots[Spot(raw(floating.address), indexes[floating.interface], floating.prefix_length)] = floating
         return spots, failed
+
+    def _whereabouts(self, parts: _Parts, unwanted: Sequence[Floating]) -> dict[Spot, Floating]:
+        """Where these are; left out is what is nowhere, since it went with its interface.
+
+        Where it was put counts, by the number of the interface: its name may be another one by now, or another's, and
+        whoever is told that an address is gone hands it to another node.
+        """
+        indexes = {name: index for index, name in socket.if_nameindex()}
+        put: dict[bytes, Spot] | None = None
+        spots = {}
+        for floating in unwanted:
+            address, index = raw(floating.address), indexes.get(floating.interface)
+            spot = Spot(address, index, floating.prefix_length) if index is not None else None
+            if spot not in parts.addresses.known:
+                if put is None:
+                    put = {known.address: known for known in list(parts.addresses.known)}
+                spot = put.get(address, spot)
+            if spot is not None:
+                spots[spot] = floating
+        return spots
 
     def _unfit(self, floating: Floating, indexes: Mapping[str, int]) -> str:
         if floating.interface not in self._interfaces:
