@@ -54,7 +54,7 @@ def test_every_run_gets_into_its_page(tmp_path: Path, monkeypatch: pytest.Monkey
         done = CliRunner().invoke(report, ["--results", str(results), "--docs", str(docs)], catch_exceptions=False)
         assert done.exit_code == 0, done.output
     after = (docs / "vip.md").read_text()
-    assert "| vip, default | 0.05 s | 0.3 s |" in after
+    assert "| vip, default | 50 ms | 300 ms |" in after
     assert "| keepalived, 1 s | - | 3.2 s, twice 7x |" in after
     assert "| vip: spoken for twice, in all of it | never | 0 times | met |" in after
     assert "| cold start, additions against `ip -batch` | at most 2x | 1.0x | met |" in after

@@ -194,6 +194,24 @@ def test_at_most_so_many_moves_a_round(count, most):
     assert sum(wish.kind == "shift" for wish in wishes.values()) <= most
 
 
+@given(
+    st.integers(1, 60),
+    st.lists(st.sampled_from([0.5, 1.0, 2.0]), min_size=1, max_size=4),
+    st.data(),
+)
+def test_a_plan_that_is_carried_out_in_part_stays_as_it_is(count, weights, data):
+    """Nodes claim at the same time and see each other's claims late: nobody may want what another one is claiming."""
+    bundles = singles(count)
+    members = [Member(NODES[at], weight=weight) for at, weight in enumerate(weights)]
+    owners = {bundle.name: data.draw(st.sampled_from(["", "", NODES[0]])) for bundle in bundles}
+    plan = {name: wish.node for name, wish in assign(bundles, members, owners).items()}
+    open_ = [name for name in plan if not owners[name]]
+    done = data.draw(st.sets(st.sampled_from(open_))) if open_ else set()
+    assume(set(open_) - done)
+    rest = assign(bundles, members, {name: plan[name] if name in done else owners[name] for name in plan})
+    assert {name: wish.node for name, wish in rest.items()} == plan
+
+
 @given(situations())
 def test_followers_are_where_their_leader_is(situation):
     """A bundle is placed as one: there is no wish for a follower alone."""

@@ -358,3 +358,39 @@ def test_claims_survive_a_lost_answer(alone: Driver):
     alone.node.committed(alone.now, claims[-1], alone.now, None)
     alone.run(1)
     assert {"10.0.0.16", "10.0.0.17"} <= set(alone.present)
+
+
+def test_a_granted_claim_is_not_made_again_before_the_stream_has_told_it():
+    """The answer may be seconds ahead of the stream: claiming again would fail, and look like somebody's resistance."""
+    driver = Driver()
+    claims: list[Action] = []
+    for _ in range(100):
+        claims = claims or [a for a in driver.step() if isinstance(a, Commit) and a.kind == "claim"]
+        if claims:
+            break
+    assert claims
+    session = driver.node.session
+    for _ in range(20):  # heartbeats are answered, but the stream is silent: nothing comes through `apply`
+        driver.now += SECOND // 10
+        session.beaten(driver.now, driver.store.commit(session.beat(driver.node.record)))
+        assert not [a for a in driver.node.act(driver.now, 0.0) if isinstance(a, Commit) and a.kind == "claim"]
+    driver.run(1)
+    assert len(driver.present) == 8
+
+
+def test_a_plan_is_made_anew_when_it_is_not_kept(alone: Driver):
+    """Another node got what this one was to have, and nothing else changed."""
+    other = 0
+    for _ in range(12):  # it lives, and gets its share
+        other = other or alone.other()
+        alone.put(KEYS.session("n1"), decode(alone.store.keys[KEYS.session("n1")].value, SessionRecord))
+        alone.run(0.5)
+    holdings = alone.node.holdings
+    address = next(iter(alone.present))
+    name = alone.node.plan.bundle_of[address].name
+    assert (holdings.wishes[name].node, holdings.wishes[name].kind) == ("n0", "keep")
+    for one in (a for unit in alone.node.plan.bundle_of[address].units for a in unit.addresses):
+        alone.put(KEYS.own(one), OwnRecord("n1", other, 0, 1.0, "n0", "against the plan"))
+    alone.run(0.5)
+    assert (holdings.wishes[name].node, holdings.wishes[name].kind) != ("n0", "keep")
+    assert address not in alone.present

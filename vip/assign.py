@@ -21,14 +21,12 @@ all, nor one that is not ready, or whose configuration is older - except what it
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 from typing import Literal
 
+from vip.shares import affinity, shares
 from vip.units import Bundle
 
 # A node that lost its session f times lately is mature after `mature` times 2 to the f seconds, at most this.
@@ -45,9 +43,6 @@ class Fitness(IntEnum):
     FAILING = 2
     DRAINED = 3
 
-
-# The golden ratio in 64 bits: multiplying by it lets every bit below decide about those above.
-_MIX, _MIXED_MAX = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 _WORDS = {
     Fitness.FIT: "fit",
@@ -119,16 +114,6 @@ def assign(
 def mature_after(mature: float, losses: int) -> float:
     """Seconds a node must be up before it counts as stable."""
     return float(min(mature * 2.0 ** min(losses, 20), max(mature, MATURE_SECONDS_MAX)))
-
-
-def affinity(node: str, name: str) -> int:
-    """A number that every node computes alike and nobody can guess a pattern in."""
-    return (_number(node) ^ _number(name)) * _MIX & _MIXED_MAX
-
-
-@lru_cache(maxsize=1 << 15)
-def _number(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 class _Assignment:
@@ -274,23 +259,12 @@ class _Assignment:
         """Over these nodes. First how many each gets, then which: each goes to the first node of its own order
         (rendezvous) that has room. So what is left of a plan stays as it was while others carry out their parts of it,
         in whatever order: with nodes that claim at the same time nobody's claim is in another's way."""
-        room = self.room(candidates, len(bundles))
+        room = shares({name: (self.load[name], self.members[name].weight) for name in candidates}, len(bundles))
         for bundle in bundles:
             name = bundle.name
             node = min([node for node in candidates if room[node]], key=lambda node: affinity(node, name))
             room[node] -= 1
             self.wish(bundle, self.placed(bundle, node, None))
-
-    def room(self, candidates: Sequence[str], count: int) -> dict[str, int]:
-        """How many more each node gets when `count` are given, each to the one that is least loaded for its weight."""
-        burdens = [((self.load[name] + 1) / self.members[name].weight, name) for name in candidates]
-        heapq.heapify(burdens)
-        room = dict.fromkeys(candidates, 0)
-        for _ in range(count):
-            name = burdens[0][1]
-            room[name] += 1
-            heapq.heapreplace(burdens, ((self.load[name] + room[name] + 1) / self.members[name].weight, name))
-        return room
 
     def placed(self, bundle: Bundle, node: str, preference: int | None) -> Wish:
         """The wish for a bundle that gets a place; the same for all that are alike."""

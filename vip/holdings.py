@@ -37,7 +37,7 @@ BLOCKED_RETRY_NS = 5 * SECOND
 FAILED_RETRY_NS = SECOND
 COMMIT_RETRY_NS = SECOND // 10
 # Looking at an address costs some microseconds; between two looks at all of them there is this pause for each.
-PAUSE_NS = 20_000
+PAUSE_NS = 10_000
 # While others carry out their parts of a plan as they should, a new one would say the same: one is made only when all
 # of it is done, something was done otherwise, or this has passed.
 PLAN_AGAIN_NS = 2 * SECOND

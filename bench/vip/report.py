@@ -22,6 +22,7 @@ from bench.vip.tables import (
     conditions,
     failover_goals,
     failover_rows,
+    kernel_goals,
     kernel_rows,
     markdown,
     scale_goals,
@@ -61,7 +62,7 @@ def scale_text(run: ScaleRun) -> str:
 
 def kernel_text(run: KernelRun) -> str:
     """For docs/vip-kernel.md."""
-    return f"{conditions(run.machine)}:\n\n{markdown(kernel_rows(run))}"
+    return f"{conditions(run.machine)}:\n\n{markdown(kernel_rows(run))}\n\n{markdown(kernel_goals(run))}"
 
 
 def filled(page: str, name: str, text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import subprocess
 import tempfile
 import time
@@ -34,6 +35,8 @@ SECONDS_MAX = 600.0
 # Over how long the processor time of quiet daemons is measured.
 SETTLE_SECONDS = 5.0
 QUIET_SECONDS = 20.0
+# The median of so many runs of iproute2 counts.
+IP_ROUNDS = 3
 # A node that came back has its share when it has nearly a fourth.
 SHARE = 0.9
 # All of its share comes back in one round; etcd and timing are as they are installed.
@@ -143,11 +146,12 @@ def _beside_ip(lab: Lab, phase: Phase, directory: Path) -> Phase:
     """As many additions by iproute2, where nobody holds any: on the client's node, and on four at once."""
     some = (lab.addresses * (phase.additions // len(lab.addresses) + 1))[: phase.additions]
     some = list(dict.fromkeys(some))  # what moved twice is added once
-    one = _ip_batch(lab, ["client"], [some], directory)
+    one = statistics.median(_ip_batch(lab, ["client"], [some], directory) for _ in range(IP_ROUNDS))
     share = -(-len(some) // NODES)
     spaces = [*lab.etcd_names, "client"]
     parts = [some[at * share : (at + 1) * share] for at in range(NODES)]
-    return msgspec.structs.replace(phase, ip_batch=one, ip_batch_spread=_ip_batch(lab, spaces, parts, directory))
+    spread = statistics.median(_ip_batch(lab, spaces, parts, directory) for _ in range(IP_ROUNDS))
+    return msgspec.structs.replace(phase, ip_batch=one, ip_batch_spread=spread)
 
 
 def _ip_batch(lab: Lab, spaces: Sequence[str], parts: Sequence[Sequence[str]], directory: Path) -> float:

@@ -25,6 +25,9 @@ PREFER = f'prefer = ["{VICTIM}"]\n'
 class System(ABC):
     """One system in one configuration."""
 
+    # Faults that cannot be done to it here.
+    without: tuple[str, ...] = ()
+
     def __init__(self, key: str, label: str) -> None:
         self.key, self.label = key, label
 
@@ -53,7 +56,7 @@ class System(ABC):
 
     def knows(self, fault: str) -> bool:
         """Whether there is such a thing with this system."""
-        return fault != "drain" or type(self).drain is not System.drain
+        return fault not in self.without and (fault != "drain" or type(self).drain is not System.drain)
 
     def freeze(self, lab: Lab, number: signal.Signals) -> None:
         for process in self.processes(lab):
@@ -112,6 +115,12 @@ class Foreign(System):
         os.killpg(self._running[VICTIM].pid, signal.SIGKILL)
 
 
+class Ucarp(Foreign):
+    """Advertises from a MAC that its nodes share, so a bridge cannot keep those of one node from the others."""
+
+    without = ("cut off",)
+
+
 def _keepalived(advert: float) -> Callable[[Lab, str, Path], list[str]]:
     def command(lab: Lab, name: str, directory: Path) -> list[str]:
         priority = 150 - 50 * lab.names.index(name)
@@ -145,5 +154,5 @@ SYSTEMS: tuple[System, ...] = (
     Vip("vip-lan", "vip, lan", "lan", FAST_ETCD),
     Foreign("keepalived", "keepalived, 1 s", _keepalived(1.0)),
     Foreign("keepalived-fast", "keepalived, 0.1 s", _keepalived(0.1)),
-    Foreign("ucarp", "ucarp, 1 s", _ucarp),
+    Ucarp("ucarp", "ucarp, 1 s", _ucarp),
 )

@@ -28,6 +28,9 @@ TARGETS = {
 # Times of what `ip -batch` needs for the same additions.
 SCALE_TARGET = 2.0
 
+# Percent of a core that keeping the gate open may take with all addresses.
+GATE_TARGET = 1.0
+
 Rows = tuple[Sequence[str], list[Sequence[str]]]
 
 
@@ -53,7 +56,7 @@ def _gap(result: Result | None) -> str:
     if result is None or result.failure:
         return "-"
     twice = f", twice {result.spoke_twice}x" if result.spoke_twice else ""
-    return f"{result.gap:.3g} s{twice}"
+    return f"{duration(result.gap)}{twice}"
 
 
 def failover_goals(run: FailoverRun) -> Rows:
@@ -62,7 +65,7 @@ def failover_goals(run: FailoverRun) -> Rows:
     for result in run.results:
         wanted = TARGETS.get((result.fault, result.system))
         if wanted is not None:
-            found = f"{result.gap:.3g} s" if not result.failure else "not measured"
+            found = duration(result.gap) if not result.failure else "not measured"
             met = not result.failure and result.gap < wanted
             lines.append((f"{result.label}: {result.fault}", f"under {wanted:g} s", found, _met(met)))
     ours = [result for result in run.results if result.system.startswith("vip") and not result.failure]
@@ -124,6 +127,12 @@ def kernel_rows(run: KernelRun) -> Rows:
     return ("", "median", "from", "to", "runs"), lines
 
 
+def kernel_goals(run: KernelRun) -> Rows:
+    shares = [one for one in run.measures if "%" in one.name and "IPv6" not in one.name]
+    lines = [(one.name, f"under {GATE_TARGET:g}", f"{one.value:.4f}", _met(one.value < GATE_TARGET)) for one in shares]
+    return ("", "wanted", "found", ""), list(lines)
+
+
 def _when(seconds: float) -> str:
     """A time that may lie before what it is measured from."""
     return f"-{duration(-seconds)}" if seconds < 0 else duration(seconds)
@@ -161,6 +170,7 @@ def show_scale(run: ScaleRun, console: Console) -> None:
 
 def show_kernel(run: KernelRun, console: Console) -> None:
     show("The kernel's half", kernel_rows(run), console)
+    show("Goals", kernel_goals(run), console)
 
 
 def _failures(results: Iterable[Result]) -> Iterable[str]:

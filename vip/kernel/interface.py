@@ -118,8 +118,9 @@ class KernelSettings:
     announce_refresh_seconds: float = 45.0
     # Packets a second and interface, so that ten thousand announcements do not drown a network.
     announce_rate_max: int = 2000
-    # Behind the BPF gate lifetimes are a second line; they may be long and are refreshed rarely. Seconds.
-    backstop_lifetime_seconds: int = 30
+    # Behind the BPF gate lifetimes are a second line; they may be long and are refreshed rarely: every half of this, so
+    # that ten thousand addresses take less than a hundredth of a core. Seconds.
+    backstop_lifetime_seconds: int = 60
 
 
 @dataclass(frozen=True, slots=True)
