@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jlogd.errors import ConfigError
-from vip.addresses import parse_addresses
+from vip.addresses import block_of, count_addresses, outside_finder, parse_addresses
 from vip.config import Settings, load, parse
 from vip.places import blocks_down, floatings_of, interfaces_of
 from vip.units import bundles_of, definitions_of, differing, digest_of, disagreements, units_of
@@ -106,6 +109,10 @@ def test_the_smallest_block_holds_an_address():
         ('"10.1.1.10", ', '"10.1.1.999", ', 19, 'found "10.1.1.999"; accepted: an address such as'),
         ('"10.1.1.10", ', '"127.0.0.1", ', 19, "of a kind that is never moved"),
         ('"10.1.1.10", ', '"10.9.0.1", ', 19, "which no [[vip.topology]] block holds"),
+        ("10.1.3.1-10.1.3.200", "10.0.255.250-10.1.0.9", 30, "found 10.0.255.250, which no [[vip.topology]] block"),
+        ("10.1.3.1-10.1.3.200", "10.1.255.250-10.2.0.9", 30, "found 10.2.0.0, which no [[vip.topology]] block"),
+        ('interface = "eth1"', 'interface = "e\\u0000"', 11, "control characters"),
+        ('interface = "eth1"', 'interface = "e\\u001b[2J"', 11, "control characters"),
         ('"10.1.1.10", ', '"10.1.3.7", ', 30, "found 10.1.3.7, which group gold has"),
         ('"10.1.1.10", ', '"10.1.1.10-10.1.2.0", ', 19, "at most 100, or spread = true"),
         ("10.1.3.1-10.1.3.200", "10.1.3.200-10.1.3.1", 30, "from a lower to a higher"),
@@ -126,6 +133,34 @@ def test_mistakes_are_told_where_they_are(old: str, new: str, line: int, words: 
     told = [text for text in str(caught.value).splitlines() if words in text]
     assert told, str(caught.value)
     assert told[0].startswith(f"vip.toml:{line}: vip"), told
+
+
+def holes(*blocks: str) -> str:
+    """A configuration with a range from 10.98.0.1 to 10.98.0.9 over these blocks."""
+    topology = "".join(f'[[vip.topology]]\nblock = "{block}"\ninterface = "eth1"\n' for block in blocks)
+    group = '[[vip.group]]\nname = "g"\nspread = true\naddresses = ["10.98.0.1-10.98.0.9"]\n'
+    return f'[vip]\nnode = "n1"\nstore = "solo"\n{topology}{group}'
+
+
+def test_a_range_lies_in_blocks_from_end_to_end():
+    with pytest.raises(ConfigError, match=r"found 10\.98\.0\.4, which no .* accepted: an address inside a block"):
+        parse(holes("10.98.0.0/30", "10.98.0.8/30"))
+    assert parse(holes("10.98.0.8/30", "10.98.0.0/30", "10.98.0.4/30"))
+    assert parse(holes("10.98.0.8/29", "10.98.0.0/16", "10.98.0.0/30"))
+
+
+@given(st.data())
+def test_what_lies_outside_is_found_as_by_looking_at_every_address(data: st.DataObject):
+    blocks = data.draw(st.lists(st.builds(block, st.integers(0, 63), st.integers(26, 32)), max_size=6))
+    first = data.draw(st.integers(0, 63))
+    text = f"10.0.0.{first}-10.0.0.{data.draw(st.integers(first, 63))}"
+    slow = next((address for address in parse_addresses(text) if block_of(address, blocks) is None), None)
+    assert outside_finder(blocks)(text) == slow
+    assert count_addresses(text) == len(parse_addresses(text))
+
+
+def block(number: int, prefix: int) -> ipaddress.IPv4Network:
+    return ipaddress.IPv4Network((f"10.0.0.{number}", prefix), strict=False)
 
 
 def test_a_chain_of_followers_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -17,6 +18,19 @@ BLOCK_ACCEPTED = 'a block such as "10.1.1.0/24" or "2001:db8::/64", without bits
 
 def parse_addresses(text: str) -> tuple[str, ...]:
     """One address or all of a range, in order. Raises ValueError with what is accepted."""
+    first, last = parse_range(text)
+    kind = type(first)
+    return tuple(str(kind(number)) for number in range(int(first), int(last) + 1))
+
+
+def count_addresses(text: str) -> int:
+    """How many `parse_addresses` finds, without making them."""
+    first, last = parse_range(text)
+    return int(last) - int(first) + 1
+
+
+def parse_range(text: str) -> tuple[IpAddress, IpAddress]:
+    """The first and the last address. Raises ValueError with what is accepted."""
     first_text, dash, last_text = text.partition("-")
     try:
         first = ipaddress.ip_address(first_text.strip())
@@ -31,8 +45,7 @@ def parse_addresses(text: str) -> tuple[str, ...]:
     for end in (first, last):
         if end.is_multicast or end.is_loopback or end.is_unspecified or end.is_link_local:
             raise ValueError(f"{ADDRESSES_ACCEPTED}; {end} is of a kind that is never moved between machines")
-    kind = type(first)
-    return tuple(str(kind(number)) for number in range(int(first), int(last) + 1))
+    return first, last
 
 
 def parse_block(text: str) -> IpNetwork:
@@ -59,6 +72,31 @@ def block_finder(blocks: Iterable[IpNetwork]) -> Callable[[str], IpNetwork | Non
         return next((block for kind, net, mask, block in known if kind == version and number & mask == net), None)
 
     return find
+
+
+def outside_finder(blocks: Iterable[IpNetwork]) -> Callable[[str], str | None]:
+    """The first address of a text (`parse_addresses`) that lies in none of `blocks`; None when all do.
+
+    Blocks that touch are one stretch of numbers, so a range costs one search, however long it is.
+    """
+    stretches: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
+    for block in sorted(blocks, key=lambda block: (block.version, int(block.network_address))):
+        known = stretches[block.version]
+        first, last = int(block.network_address), int(block.broadcast_address)
+        if known and first <= known[-1][1] + 1:
+            known[-1] = known[-1][0], max(known[-1][1], last)
+        else:
+            known.append((first, last))
+
+    def outside(text: str) -> str | None:
+        first, last = parse_range(text)
+        known = stretches[first.version]
+        at = bisect_right(known, int(first), key=lambda stretch: stretch[0]) - 1
+        if at < 0 or known[at][1] < int(first):
+            return str(first)
+        return None if int(last) <= known[at][1] else str(type(first)(known[at][1] + 1))
+
+    return outside
 
 
 def in_order(addresses: Iterable[str]) -> list[str]:

@@ -30,7 +30,7 @@ from jlogd.daemon.toml_lines import Path as Location
 from jlogd.daemon.toml_structs import Mistake, TomlText, found_text, nearest, read_struct
 from jlogd.daemon.units import Duration
 from jlogd.errors import ConfigError
-from vip.addresses import block_of, parse_addresses, parse_block
+from vip.addresses import outside_finder, parse_addresses, parse_block
 from vip.timing import HEARTBEATS_MIN, PROFILES, WINDOW_SECONDS_MAX, WINDOW_SECONDS_MIN
 
 ADDRESSES_MAX = 10_240
@@ -43,10 +43,10 @@ TOPOLOGY_MAX = 256
 ETCD_KEEP_SECONDS_MIN, ETCD_KEEP_SECONDS_MAX = 60.0, 30 * 86400.0
 
 NAME_ACCEPTED = "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit"
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-Name = Annotated[str, Meta(pattern=rf"\A{_NAME}\Z", description=NAME_ACCEPTED)]
-INTERFACE_ACCEPTED = "the name of an interface: 1 to 15 characters without blanks or '/'"
-Interface = Annotated[str, Meta(pattern=r"\A[^\s/:]{1,15}\Z", description=INTERFACE_ACCEPTED)]
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+Name = Annotated[str, Meta(pattern=rf"\A{NAME_PATTERN}\Z", description=NAME_ACCEPTED)]
+INTERFACE_ACCEPTED = "the name of an interface: 1 to 15 characters without blanks, control characters, ':' or '/'"
+Interface = Annotated[str, Meta(pattern=r"\A[^\s/:\x00-\x1f\x7f-\x9f]{1,15}\Z", description=INTERFACE_ACCEPTED)]
 Text = Annotated[str, Meta(min_length=1, max_length=1024, description="a text of 1 to 1024 characters")]
 ENDPOINT_ACCEPTED = 'the address of a member, "http://HOST:PORT" or "https://HOST:PORT"'
 CHECK_ACCEPTED = 'exactly one of tcp = "HOST:PORT", http = "http://HOST:PORT/PATH", exec = ["/PROGRAM", ...]'
@@ -275,7 +275,7 @@ def _check_places(settings: Settings) -> Iterator[Mistake]:
 
 def _check_names(settings: Settings) -> Iterator[Mistake]:
     for name, check in settings.check.items():
-        if not re.fullmatch(_NAME, name):
+        if not re.fullmatch(NAME_PATTERN, name):
             yield Mistake(("vip", "check", name), f"found {found_text(name)}; accepted as a name: {NAME_ACCEPTED}")
         if not 0.1 <= check.interval <= 3600 or not 0.05 <= check.timeout <= 60:
             yield Mistake(
@@ -319,7 +319,7 @@ def _check_topology(settings: Settings) -> Iterator[Mistake]:
 
 
 def _check_groups(settings: Settings) -> Iterator[Mistake]:
-    blocks = [parse_block(topology.block) for topology in settings.topology if _is_block(topology.block)]
+    outside = outside_finder(parse_block(topology.block) for topology in settings.topology if _is_block(topology.block))
     named = {group.name: group for group in settings.group}
     owner: dict[str, str] = {}
     for at, group in enumerate(settings.group):
@@ -339,7 +339,7 @@ def _check_groups(settings: Settings) -> Iterator[Mistake]:
                     reason = f"found {address}, which group {owner[address]} has; accepted: each address in one group"
                     yield Mistake(where, reason)
                 owner[address] = group.name
-            lost = next((text for text in (addresses[0], addresses[-1]) if block_of(text, blocks) is None), None)
+            lost = outside(text)
             if lost is not None:
                 reason = f"found {lost}, which no [[vip.topology]] block holds; accepted: an address inside a block"
                 yield Mistake(where, reason)

@@ -7,14 +7,18 @@ followers: it is placed as one. Pure functions; everything is in the order of th
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
 
-from vip.addresses import IpNetwork, block_finder, parse_addresses, parse_block
-from vip.config import Failback, Group, Settings
+from vip.addresses import IpNetwork, block_finder, count_addresses, parse_addresses, parse_block
+from vip.config import ADDRESSES_MAX, NAME_PATTERN, Failback, Group, Settings
+
+_NAME = re.compile(NAME_PATTERN)
+SERVICES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,33 @@ def definitions_of(settings: Settings) -> tuple[Definition, ...]:
         Definition(group.name, group.addresses, group.spread, tuple(sorted(group.services)), group.follow)
         for group in sorted(settings.group, key=lambda group: group.name)
     )
+
+
+def readable(definitions: Iterable[Definition]) -> tuple[Definition, ...]:
+    """Those that some configuration can have, as far as they fit into one: what others wrote may be anything."""
+    found, left = [], ADDRESSES_MAX
+    for definition in definitions:
+        count = _count(definition, left)
+        if count is not None:
+            found.append(definition)
+            left -= count
+    return tuple(found)
+
+
+def _count(definition: Definition, most: int) -> int | None:
+    """How many addresses it has; None when they cannot be read or are more than `most`."""
+    names = (definition.name, *definition.services, *filter(None, [definition.follow]))
+    if len(definition.services) > SERVICES_MAX or not all(map(_NAME.fullmatch, names)):
+        return None
+    count = 0
+    for text in definition.addresses:
+        try:
+            count += count_addresses(text)
+        except ValueError:
+            return None
+        if count > most:
+            return None
+    return count
 
 
 def digest_of(definitions: Sequence[Definition]) -> str:
