@@ -117,8 +117,8 @@ class Solo:
         )
         self.addresses = ["10.77.16.1", "fd77::1:1", *(f"10.77.16.{number}" for number in range(10, 20))]
 
-    def launch(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "vip.cli.main", "run", "--config", str(self.config)]
+    def launch(self, *program: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, *(program or ("-m", "vip.cli.main")), "run", "--config", str(self.config)]
         with (self.directory / "daemon.log").open("ab") as log:
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             return self.net.popen("n1", command, stdout=log, stderr=log, env=environment)
@@ -127,6 +127,11 @@ class Solo:
         shown = json.loads(self.net.run("n1", "ip", "-j", "addr", "show", "dev", "lan"))
         found = {info["local"] for link in shown for info in link["addr_info"]}
         return found & set(self.addresses)
+
+    def history(self, *words: str) -> str:
+        """What `vip history` says, asked where the daemon is."""
+        command = [sys.executable, "-m", "vip.cli.main", "history", *words, "--config", str(self.config)]
+        return self.net.run("n1", *command)
 
     def states(self) -> set[str]:
         """What `vip show` says about the addresses, whatever its exit code."""
@@ -171,9 +176,15 @@ def test_a_life_on_one_machine(solo: Solo):
     daemon.wait()
     until(lambda: not solo.present(), "the guard removed everything")
     until(lambda: solo.states() == {"free"}, "and ended the session, so that nobody is said to own them")
-    assert re.search(r"n1 +left +.*ended clean", vip("show", "--nodes", "--config", str(solo.config), code=1))
+    nodes = vip("show", "--nodes", "--config", str(solo.config), code=1)
+    assert re.search(r"n1 +died +.*its daemon died; its guard removed everything", nodes)
+    log = (solo.directory / "daemon.log").read_text()
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING guard: the daemon died; removed 12", log, re.M)
     daemon = solo.launch()
     until(lambda: solo.present() == everything, "it is back after a kill")
+    changes = [json.loads(line) for line in solo.history("--json").splitlines()]
+    assert sorted(change["address"] for change in changes) == sorted(everything), "one change each: what it took"
+    assert {(change["before"], change["after"]) for change in changes} == {("", "n1")}
 
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(60) == 0
@@ -183,6 +194,27 @@ def test_a_life_on_one_machine(solo: Solo):
         told = [json.loads(record) for batch in reader for record in batch]
     assert {entry["address"] for entry in told if entry.get("after") == "n1"} == everything
     assert any(not entry.get("after") for entry in told), "the end is told as well"
+
+
+@pytest.mark.slow
+def test_a_daemon_that_fails_ends_its_session_itself(solo: Solo):
+    """By an exception, not a signal: its guard sees a daemon that says goodbye, so nobody else would say it."""
+    flag = solo.directory / "fail"
+    program = (
+        "import sys, pathlib; from vip.daemon import Daemon; turn = Daemon.turn\n"
+        "def failing(daemon):\n"
+        f"    if pathlib.Path({str(flag)!r}).exists(): raise ZeroDivisionError('on purpose')\n"
+        "    turn(daemon)\n"
+        "Daemon.turn = failing; from vip.cli.main import main; main()"
+    )
+    daemon = solo.launch("-c", program)
+    until(lambda: solo.present() == set(solo.addresses), "all are there")
+    flag.touch()
+    assert daemon.wait(60) not in (0, 1)
+    assert not solo.present()
+    assert solo.states() == {"free"}
+    nodes = vip("show", "--nodes", "--config", str(solo.config), code=1)
+    assert re.search(r"n1 +died +.*its daemon failed, and removed everything before it ended", nodes)
 
 
 @pytest.mark.slow

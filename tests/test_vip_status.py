@@ -18,6 +18,7 @@ from vip.records import (
     encode,
 )
 from vip.report import steady
+from vip.session import GUARD_ENDED
 from vip.situation import Plan, situation_of
 from vip.status import addresses_of, moves_of, nodes_of, staying_of
 from vip.units import definitions_of, digest_of
@@ -178,11 +179,13 @@ def test_an_order_holds_as_long_as_it_was_given_for(world: World):
 def test_nodes(world: World):
     world.put(KEYS.gone("n3"), GoneRecord(1, clean=True))
     world.put(KEYS.gone("n4"), GoneRecord(1, clean=False))
+    world.put(KEYS.gone("n5"), GoneRecord(1, clean=True, why=GUARD_ENDED))
     world.session("n2", failing=("smtp",), losses=2)
     assert world.node("n1") == ("fit", "")
     assert world.node("n2") == ("limited", "failing smtp; lost its session 2 times lately")
     assert world.node("n3")[0] == "left"
     assert world.node("n4")[0] == "gone"
+    assert world.node("n5") == ("died", "its daemon died; its guard removed everything")
 
 
 def test_what_would_move(world: World):

@@ -22,6 +22,7 @@ import msgspec
 
 from vip.assign import Member, Wish, assign
 from vip.clock import seconds
+from vip.records import end_of
 from vip.situation import Plan, owners_of, situation_of, unsafe_groups
 from vip.view import View
 
@@ -112,8 +113,8 @@ def nodes_of(
     ]
     for node, gone in sorted(view.gones.items()):
         if node not in view.sessions:
-            state, why = ("left", "it ended clean") if gone.clean else ("gone", "it fell silent, or was ended")
-            found.append(NodeStatus(node, state, 0, 0, 0.0, 0.0, 0, "", why))
+            state = "gone" if not gone.clean else "died" if gone.why else "left"
+            found.append(NodeStatus(node, state, 0, 0, 0.0, 0.0, 0, "", end_of(gone)))
     return found
 
 
