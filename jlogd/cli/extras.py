@@ -5,11 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
+
+from jlogd.version import VERSION
 
 
 def demand(what: str, extra: str, libraries: Sequence[str]) -> None:
-    """End the process with exit code 3 unless all `libraries` of the extra can be imported."""
+    """End the process with exit code 3 unless all `libraries` of the extra can be imported.
+
+    The version can be had without them.
+    """
     if missing := [library for library in libraries if _is_missing(library)]:
+        if sys.argv[1:] == ["--version"]:
+            print(f"{Path(sys.argv[0]).name} {VERSION}")
+            sys.exit(0)
         print(f"error: {what} need {', '.join(missing)}: pip install 'jlogd[{extra}]'", file=sys.stderr)
         sys.exit(3)
 
