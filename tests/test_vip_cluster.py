@@ -232,7 +232,7 @@ def test_move_and_the_end_of_a_hold(lab: Lab):
     with lab.scenario(), lab.client():
         wait(0.3)
         lab.vip(source, "move", address, target, "--for", "4s")
-        assert lab.holder(address) == target
+        lab.until(lambda: lab.holder(address) == target, "it is put up there")  # the store says it a moment before
         with lab.store() as store:
             lab.until(lambda: not store.read("/jlogd/vip/default/pin/", within=10).items, "the hold ends")
     lab.vip(source, "move", address, "nowhere", code=1)
