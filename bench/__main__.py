@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import machine, plot, report
-from bench.cases.aggregate import run_aggregate
+from bench.cases.aggregate import STEPS, run_aggregate
 from bench.cases.append import run_cell
 from bench.cases.latency import RATES, run_latency
 from bench.cases.memory import run_memory
@@ -178,7 +178,7 @@ def _steps(profile: Profile, cases: Sequence[str], systems: Sequence[type[System
         elif case == "latency":
             total += sum(len(RATES) for system in systems if system.follows)
         else:
-            total += 7 if case == "aggregate" else 2
+            total += STEPS if case == "aggregate" else 2
     return total
 
 

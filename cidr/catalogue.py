@@ -19,21 +19,27 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import sqlite_utils
 
 from cidr.errors import CatalogueBroken, LoggerFenced
 from cidr.names import CATALOGUE
 from cidr.segment import FORMAT, Header
-from cidr.timeline import Segment
-from cidr.types import Family, SeriesStat, Span
+from cidr.timeline import Segment, unheld
+from cidr.types import Family, SeriesStat, Span, Tier
+
+if TYPE_CHECKING:
+    import sqlite_utils
 
 # Two loggers, a maintainer and readers share the file; each holds it for milliseconds.
 BUSY_SECONDS = 60.0
 _NUMBERS = ("family", "start", "end", "epoch", "commit_number", "rows", "bytes", "least", "most", "total")
+_INDEX = ("series", "family", "kind", "start", "end", "commit_number", "origin")
+# Kinds of what a logger wrote; everything else was condensed from these.
+_LEAVES = ("full", "partial", "late")
 _COLUMNS = (
     "path", "series", "family", "tier", "start", "end", "kind", "origin", "epoch", "commit_number",
     "rows", "bytes", "least", "most", "digest", "total", "covered", "upto", "winners",
@@ -46,7 +52,6 @@ class Catalogue:
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         self.path = path
         self._connection = connection
-        self._db = sqlite_utils.Database(connection)
 
     @classmethod
     def create(cls, base: Path, path: Path | None = None) -> Catalogue:
@@ -75,6 +80,13 @@ class Catalogue:
         catalogue = cls(connection, None)
         catalogue._make_tables()
         return catalogue
+
+    @cached_property
+    def _db(self) -> sqlite_utils.Database:
+        """For writing. Who only asks does not wait until it is loaded: it brings pandas along where that is there."""
+        import sqlite_utils
+
+        return sqlite_utils.Database(self._connection)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -110,6 +122,28 @@ class Catalogue:
         where = " AND ".join(words for words, _ in wanted) or "1"
         rows = self._rows(f"SELECT {', '.join(_COLUMNS)} FROM segments WHERE {where}", [v for _, v in wanted])
         return [_segment(row) for row in rows]
+
+    def segments_for(self, series: str, family: Family, span: Span, coarsest: Tier) -> list[Segment]:
+        """The segments of a series and family that tell what a span holds, `coarsest` being the coarsest tier that is
+        used: all that overlap it, without what those that were condensed hold. A year of hours is read as its days."""
+        columns = ", ".join(_COLUMNS)
+        where = 'series = ? AND family = ? AND start < ? AND "end" > ? AND kind'
+        here = [series, family, span.end, span.start]
+        rows = self._rows(f"SELECT {columns} FROM segments WHERE {where} = 'condensed'", here)
+        condensed = [_segment(row) for row in rows]
+        slim = f'SELECT rowid, start, "end", commit_number, origin FROM segments WHERE {where} IN {_LEAVES}'
+        wanted = unheld(condensed, self._rows(slim, here), span, coarsest) if condensed else None
+        if wanted is None:
+            return self.segments(series, family, span)
+        rows = self._rows(
+            f"SELECT {columns} FROM segments WHERE rowid IN (SELECT value FROM json_each(?))",
+            [msgspec.json.encode(wanted).decode()],
+        )
+        return condensed + [_segment(row) for row in rows]
+
+    def has_series(self, name: str) -> bool:
+        """Whether there is a series of that name: cheaper than all that `series` tells."""
+        return bool(self._rows("SELECT 1 FROM segments WHERE series = ? LIMIT 1", [name]))
 
     def reach(self, series: str) -> Span | None:
         """From the start of its first interval to the end of its last."""
@@ -200,14 +234,21 @@ class Catalogue:
         with self._transaction():
             if self._db.table("store").exists():
                 self._check_format()
+                self._make_index()
                 return
             self._db.table("store").create({"key": str, "value": str}, pk="key")
             self._db.table("store").insert({"key": "format", "value": str(FORMAT)})
             types: dict[str, Any] = {name: int if name in _NUMBERS else str for name in _COLUMNS}
             self._db.table("segments").create(types, pk="path")
-            self._db.table("segments").create_index(["series", "family", "start"])
+            self._make_index()
             self._db.table("origins").create({"origin": str, "epoch": int, "commit_number": int}, pk="origin")
             self._db.table("positions").create({"origin": str, "log": str, "next": int}, pk=("origin", "log"))
+
+    def _make_index(self) -> None:
+        """By kind, so that what was condensed is found among what it was made of; with all that `unheld` needs, so that
+        the rows of a year of hours are not read to find that none is needed."""
+        self._db.table("segments").create_index(_INDEX, index_name="segments_by_kind", if_not_exists=True)
+        self._connection.execute("DROP INDEX IF EXISTS idx_segments_series_family_start")
 
     def _check_format(self) -> None:
         found = self.setting("format")

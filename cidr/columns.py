@@ -48,6 +48,11 @@ class Counts:
         high = self.high[start:end] if self.high is not None else None
         return Counts(self.family, self.low[start:end], self.counts[start:end], high)
 
+    def copy(self) -> Counts:
+        """The same in memory of its own."""
+        high = self.high.copy() if self.high is not None else None
+        return Counts(self.family, self.low.copy(), self.counts.copy(), high)
+
 
 def empty(family: Family) -> Counts:
     """No addresses."""

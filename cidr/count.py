@@ -178,7 +178,7 @@ class _Counting:
         assert query.every is not None
         span = self.reading.span
         if span.seconds > STRETCHES_MAX * SHORTEST[query.every]:
-            raise UsageError(f"more than {STRETCHES_MAX} stretches of a {query.every} each: give a shorter time")
+            raise UsageError(f"the time asked about has more than {STRETCHES_MAX:,} {query.every}s: give a shorter one")
         stretches = list(units(query.every, span, self.planner.zone))
         made = len(winners) * len(stretches)
         if query.rows_max is not None and made > query.rows_max:

@@ -26,7 +26,7 @@ from cidr.catalogue import Catalogue
 from cidr.columns import empty
 from cidr.commits import Commits, Piece
 from cidr.config import AsLogger
-from cidr.extract import Extractor, documents_of
+from cidr.extract import Extractor, Records, documents_of
 from cidr.files import Files
 from cidr.segment import Kind
 from cidr.tallies import Seen, Tallies
@@ -210,11 +210,11 @@ class Logger:
         source.next = item.next
 
     def _count(self, source: _Source, batch: jlogd.Batch, logged: int) -> None:
-        records = batch.records()
+        records = Records(batch)
         self.seen.records += len(records)
         if source.audit:
-            self._count_audit(records)
-        documents = documents_of(records) if any(rule.json for rule in source.rules) else []
+            self._count_audit(records.each)
+        documents = documents_of(records.each) if any(rule.json for rule in source.rules) else []
         for rule in source.rules:
             if rule.plain:
                 self._tallies.add_addresses(rule.series, rule.addresses(records), logged)

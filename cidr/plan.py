@@ -81,7 +81,7 @@ class Planner:
             self._store.check(name)
         span = span or self._reach(series)
         selections = {
-            (name, family): self._store.timeline(name, family, span).select(span, coarsest)
+            (name, family): self._store.timeline(name, family, span, coarsest).select(span, coarsest)
             for name in series
             for family in Family
         }

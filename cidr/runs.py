@@ -12,9 +12,9 @@ A query that asks for nothing finer than /24 has its segments rolled up before t
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from cidr.cache import Cache, Label, Run
 from cidr.columns import Counts, empty, merge, roll_up
+from cidr.narrow import batches
 from cidr.patience import check
 from cidr.segment import read
 from cidr.timeline import Segment, Selection
@@ -33,6 +34,8 @@ GRAINS = {Family.V4: (16, 24, 32), Family.V6: (32, 48, 64, 128)}
 NARROW_BITS = {Family.V4: 8, Family.V6: 20}
 SLICES_MAX = 8
 PLANS_MAX = 10_000
+# Batches that were fetched and wait to be decoded.
+AHEAD_A_THREAD = 4
 # Below this, everything is read and kept at once: it takes less than a blink.
 SLICE_ROWS = 1 << 20
 
@@ -56,6 +59,7 @@ class Runs:
     def __init__(self, base: Path, cache: Cache, threads: int) -> None:
         self._base = base
         self.cache = cache
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cidr")
         self._asked: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
@@ -118,8 +122,20 @@ class Runs:
         return found
 
     def _read_all(self, segments: Sequence[Segment], tally: Tally, blocks: Sequence[Block]) -> list[Counts]:
+        """What of the segments lies in the blocks. While all threads decode, this one fetches, and is not far ahead."""
         tally.note(segments)
-        return list(self._pool.map(lambda s: read(self._base / s.path, s.family, blocks), segments))
+        found: list[Counts] = []
+        decoded: deque[Future[Counts]] = deque()
+        for batch in batches(self._base, segments, blocks):
+            decoded.append(self._pool.submit(batch.counts))
+            if len(decoded) > self._threads * AHEAD_A_THREAD:
+                found.append(decoded.popleft().result())
+        return [*found, *(future.result() for future in decoded)]
+
+    def _shares(self, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
+        """The segments in one task a thread: handing them over one by one costs as much as opening the file."""
+        size = -(-len(segments) // self._threads)
+        return [segments[at : at + size] for at in range(0, len(segments), size)]
 
     def _stretches(self, segments: Sequence[Segment], grain: int, tally: Tally) -> list[Counts]:
         """The counts of each calendar stretch of the plan."""
@@ -141,7 +157,8 @@ class Runs:
         return [run.counts for run in found if run is not None]
 
     def _added_together(self, segments: Sequence[Segment], grain: int) -> Counts:
-        return merge(list(self._pool.map(lambda s: self._rolled(s, grain), segments)))
+        """Each thread adds up a share, so that what is left to be added up in one is what is different in each."""
+        return merge(list(self._pool.map(lambda part: self._added(part, grain), self._shares(segments))))
 
     def _added(self, segments: Sequence[Segment], grain: int) -> Counts:
         return merge([self._rolled(segment, grain) for segment in segments])

@@ -16,6 +16,7 @@ The footer's key `cidr` holds a `Header` as JSON: all the catalogue knows, so th
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cidr import places
 from cidr.columns import Counts, empty, find_block, merge
 from cidr.errors import SegmentDamaged, SegmentGone
 from cidr.types import Block, Family, Tier
@@ -33,6 +35,7 @@ FORMAT = 1
 # Small enough that a narrow block is one or two of them, large enough that all of them cost no more than one.
 ROW_GROUP_ROWS = 1 << 14
 KEY = b"cidr"
+COLUMNS = {Family.V4: ("address", "count"), Family.V6: ("high", "low", "count")}
 # zstd's own default is no smaller here than level 1, and slower.
 ZSTD_LEVEL = 1
 
@@ -99,8 +102,12 @@ def digest_of_paths(paths: Iterable[str]) -> str:
 def encode(header: Header, counts: Counts) -> tuple[Header, memoryview]:
     """The file's bytes, and the header with what is computed from the counts."""
     header = _described(header, counts)
-    columns, sorted_columns = _columns(counts)
-    table = pa.table(columns)
+    columns = COLUMNS[counts.family]
+    values = dict(zip(columns, (v for v in (counts.high, counts.low, counts.counts) if v is not None), strict=True))
+    arrays = {name: pa.array(values[name]) for name in columns}
+    # No column can be null, and saying so spares a reader the levels that tell which values are.
+    fields = [pa.field(name, array.type, nullable=False) for name, array in arrays.items()]
+    table = pa.table(arrays, pa.schema(fields))
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
@@ -108,19 +115,16 @@ def encode(header: Header, counts: Counts) -> tuple[Header, memoryview]:
         compression="zstd",
         compression_level=ZSTD_LEVEL,
         use_dictionary=["count"],
-        column_encoding=dict.fromkeys(sorted_columns, "DELTA_BINARY_PACKED"),
+        column_encoding=dict.fromkeys(columns[:-1], "DELTA_BINARY_PACKED"),
         write_page_checksum=True,
         store_schema=False,
     ) as writer:
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        writer.add_key_value_metadata({KEY: msgspec.json.encode(header)})
-    return header, memoryview(sink.getvalue())
-
-
-def _columns(counts: Counts) -> tuple[dict[str, Any], list[str]]:
-    if counts.high is None:
-        return {"address": counts.low, "count": counts.counts}, ["address"]
-    return {"high": counts.high, "low": counts.low, "count": counts.counts}, ["high", "low"]
+        # The last of them, so that it is found from the end of the file.
+        line = places.place_holder(-(-len(counts) // ROW_GROUP_ROWS), len(columns))
+        writer.add_key_value_metadata({KEY: msgspec.json.encode(header), places.KEY: line})
+    data = memoryview(sink.getvalue())
+    return header, places.put(data, pq.ParquetFile(pa.BufferReader(data)).metadata)
 
 
 def _described(header: Header, counts: Counts) -> Header:
@@ -159,14 +163,16 @@ def read(path: Path, family: Family, blocks: Sequence[Block] = ()) -> Counts:
     with _open(path) as file:
         try:
             if not blocks:
-                return _decode(file.read(use_threads=False), family)
+                return decode(file.read(use_threads=False), family)
             groups = _groups_with(file.metadata, family, blocks)
             if not groups:
                 return empty(family)
-            counts = _decode(file.read_row_groups(groups, use_threads=False), family)
+            counts = decode(file.read_row_groups(groups, use_threads=False), family)
         except (pa.ArrowException, OSError, KeyError) as error:
             raise SegmentDamaged(f"{path} cannot be read: {error}; restore it from a copy or remove it") from error
-    return merge([empty(family), *(counts.rows(*find_block(counts, block)) for block in blocks)])
+    found = [counts.rows(*find_block(counts, block)) for block in blocks]
+    # A copy: a view would keep all that was decoded for it, and a long span would not find its memory warm.
+    return merge(found) if len(found) > 1 else found[0].copy()
 
 
 class _open:  # noqa: N801 - used as a function
@@ -205,7 +211,8 @@ def _header(file: pq.ParquetFile, path: Path) -> Header:
     return found
 
 
-def _decode(table: pa.Table, family: Family) -> Counts:
+def decode(table: pa.Table, family: Family) -> Counts:
+    """The columns of a segment, as numbers."""
     counts = _numpy(table, "count", np.int64)
     if family is Family.V4:
         return Counts(family, _numpy(table, "address", np.uint32), counts)
@@ -213,17 +220,53 @@ def _decode(table: pa.Table, family: Family) -> Counts:
 
 
 def _numpy(table: pa.Table, name: str, dtype: type[np.generic]) -> Any:
-    return table.column(name).to_numpy().astype(dtype, copy=False)
+    """A column as it lies in memory: the library's own way loads pandas, where that is installed."""
+    parts = [_values(chunk, np.dtype(dtype)) for chunk in table.column(name).chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
+
+
+def _values(chunk: pa.Array, dtype: np.dtype[Any]) -> Any:
+    if chunk.null_count or chunk.type != pa.from_numpy_dtype(dtype):
+        raise pa.ArrowInvalid(f"a column of {chunk.type} with {chunk.null_count} nulls, where {dtype} was expected")
+    memory = chunk.buffers()[1]
+    if memory is None or not len(chunk):
+        return np.empty(0, dtype)
+    return np.frombuffer(memory, dtype, len(chunk), chunk.offset * dtype.itemsize)
 
 
 def _groups_with(metadata: Any, family: Family, blocks: Sequence[Block]) -> list[int]:
-    """Row groups whose addresses may lie in the blocks. For IPv6 the high half decides."""
+    """Row groups whose addresses may lie in the blocks. For IPv6 the high half decides.
+
+    They ascend, so that those between the first and the last block are found by bisection: looking at one costs a
+    microsecond or more, and a long span has thousands.
+    """
     shift = 0 if family is Family.V4 else 64
     wanted = [(block.first >> shift, block.last >> shift) for block in blocks]
-    found = []
-    for index in range(metadata.num_row_groups):
-        statistics = metadata.row_group(index).column(0).statistics
-        known = statistics is not None and statistics.has_min_max
-        if not known or any(first <= statistics.max and last >= statistics.min for first, last in wanted):
-            found.append(index)
-    return found
+    if any(metadata.row_group(index).column(0).statistics is None for index in (0, metadata.num_row_groups - 1)):
+        return list(range(metadata.num_row_groups))  # it has no rows
+    groups = _Groups(metadata)
+    start = bisect_left(groups, min(first for first, _ in wanted), key=lambda bounds: bounds[1])
+    end = bisect_right(groups, max(last for _, last in wanted), lo=start, key=lambda bounds: bounds[0])
+    found = range(start, end)
+    if len(wanted) == 1 or not found:
+        return list(found)
+    bounds = [groups[index] for index in found]
+    return [
+        index
+        for index, (least, most) in zip(found, bounds, strict=True)
+        if any(first <= most and last >= least for first, last in wanted)
+    ]
+
+
+class _Groups(Sequence[tuple[int, int]]):
+    """The least and the greatest number of the first column, by row group."""
+
+    def __init__(self, metadata: Any) -> None:
+        self._metadata = metadata
+
+    def __len__(self) -> int:
+        return int(self._metadata.num_row_groups)
+
+    def __getitem__(self, index: Any) -> Any:
+        statistics = self._metadata.row_group(index).column(0).statistics
+        return statistics.min, statistics.max

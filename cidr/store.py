@@ -19,7 +19,7 @@ from cidr.names import CATALOGUE
 from cidr.survey import in_memory
 from cidr.timeline import Timeline
 from cidr.times import zone_named
-from cidr.types import Family, SeriesStat, Span
+from cidr.types import Family, SeriesStat, Span, Tier
 
 SURVEY_SECONDS = 10.0
 # How often an answer looks for new segments; intervals are of a minute.
@@ -69,12 +69,15 @@ class Store:
 
     def check(self, name: str) -> None:
         """Raises UnknownSeries for a series that is not there."""
-        names = [stat.name for stat in self.series()]
-        if name not in names:
+        with self._lock:
+            known = self._series is None and self._open.has_series(name)
+        names = [] if known else [stat.name for stat in self.series()]
+        if not known and name not in names:
             raise UnknownSeries(name, names)
 
-    def timeline(self, series: str, family: Family, span: Span | None = None) -> Timeline:
-        """The segments of a series and family that count; for the first few questions only those around their span."""
+    def timeline(self, series: str, family: Family, span: Span | None = None, coarsest: Tier = "month") -> Timeline:
+        """The segments of a series and family that count; for the first few questions only what tells of their span,
+        with none taken that is coarser than `coarsest`."""
         with self._lock:
             key = series, family
             found = self._timelines.get(key)
@@ -82,7 +85,7 @@ class Store:
                 return found
             self._asked[key] += 1
             if span is not None and self._asked[key] <= PARTS_MAX:
-                return Timeline(self._open.segments(series, family, span))
+                return Timeline(self._open.segments_for(series, family, span, coarsest))
             found = self._timelines[key] = Timeline(self._open.segments(series, family))
             return found
 

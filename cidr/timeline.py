@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect, insort
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +67,10 @@ class Segment(Struct, frozen=True):
         return self.covered == ((self.start, self.end),)
 
 
+# Of a segment that was not condensed: row of the catalogue, start, end, commit, origin.
+Leaf = tuple[int, int, int, int, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The segments that answer for a span, by start, and how much of it they cover. `cut`: what reaches beyond it."""
@@ -92,8 +96,8 @@ class Timeline:
         leaves.sort(key=lambda s: (s.start, s.end, s.path))
         self._leaves = leaves
         self._leaf_starts, self._leaf_ends = _bounds(leaves)
-        self._loose = {s.path: self._late(s) for tier in self._condensed.values() for s in tier}
         self._tables = {tier: _bounds(some) for tier, some in self._condensed.items()}
+        self._loose = {path: late for tier in self._condensed for path, late in self._late(tier)}
 
     def segments(self) -> list[Segment]:
         """All that count, in one plan or another."""
@@ -155,13 +159,34 @@ class Timeline:
             known += [(max(int(starts[i]), span.start), min(int(ends[i]), span.end)) for i in np.flatnonzero(over)]
         return of(*known)
 
-    def _late(self, segment: Segment) -> list[Segment]:
-        """Leaves within a condensed segment that it does not hold."""
-        first = int(np.searchsorted(self._leaf_starts, segment.start))
-        last = int(np.searchsorted(self._leaf_starts, segment.end))
-        upto = dict(segment.upto)
-        inside = [leaf for leaf in self._leaves[first:last] if leaf.end <= segment.end]
-        return [leaf for leaf in inside if leaf.commit > upto.get(leaf.origin, -1) and _welcome(leaf, segment)]
+    def _late(self, tier: Tier) -> Iterator[tuple[str, list[Segment]]]:
+        """Per condensed segment of a tier, the leaves within it that it does not hold."""
+        firsts, lasts = (np.searchsorted(self._leaf_starts, edges).tolist() for edges in self._tables[tier])
+        for segment, first, last in zip(self._condensed[tier], firsts, lasts, strict=True):
+            inside = [leaf for leaf in self._leaves[first:last] if leaf.end <= segment.end]
+            upto = dict(segment.upto) if inside else {}
+            late = [leaf for leaf in inside if leaf.commit > upto.get(leaf.origin, -1) and _welcome(leaf, segment)]
+            yield segment.path, late
+
+
+def unheld(condensed: Sequence[Segment], leaves: Sequence[Leaf], span: Span, coarsest: Tier) -> list[int] | None:
+    """The leaves that say something of a span that the condensed segments of it do not hold already: rows of those.
+    None when all are needed to tell, as where several origins compete.
+
+    What is left out is within a condensed segment that is taken for the span, and in it. So it can neither be taken
+    itself, nor be late, nor reach beyond the span; and of a single origin nothing is outranked by it.
+    """
+    if len({leaf[4] for leaf in leaves}) != 1:
+        return None if leaves else []
+    taken = Timeline(condensed).select(span, coarsest).segments
+    if not taken:
+        return None
+    row, start, end, commit = (np.array(column, np.int64) for column in list(zip(*leaves, strict=True))[:4])
+    upto = np.array([dict(segment.upto).get(leaves[0][4], -1) for segment in taken], np.int64)
+    starts, ends = _bounds(taken)
+    at = np.searchsorted(starts, start, side="right") - 1
+    held = (at >= 0) & (end <= ends[at]) & (commit <= upto[at])
+    return [int(found) for found in row[~held]]
 
 
 def _welcome(leaf: Segment, segment: Segment) -> bool:

@@ -131,11 +131,15 @@ class Browser:
             self.ask("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
         self.wait_loaded()
 
-    def write_and_send(self, selector: str, text: str) -> None:
-        """Replace what is in a field, and press Enter."""
+    def write(self, selector: str, text: str) -> None:
+        """Replace what is in a field."""
         self.ask("DOM.focus", nodeId=self.find(selector)[0])
         self.ask("Input.dispatchKeyEvent", type="keyDown", key="a", commands=["selectAll"], modifiers=2)
         self.ask("Input.insertText", text=text)
+
+    def write_and_send(self, selector: str, text: str) -> None:
+        """Replace what is in a field, and press Enter."""
+        self.write(selector, text)
         self.events.clear()
         enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
         self.ask("Input.dispatchKeyEvent", type="keyDown", **enter)

@@ -15,7 +15,8 @@ from model_disk import ModelDisk, ModelFile, ModelProcess
 
 from jlogd.journal.batch import Batch, Gap, encode
 from jlogd.journal.disk import Buffer
-from jlogd.manager.files import FileOptions, FileOutput
+from jlogd.manager.files import FileOutput
+from jlogd.manager.handles import FileOptions
 from jlogd.manager.ledger import Changes, FileState, SourceState
 from jlogd.manager.parcel import Item, Parcel, Source, line_bytes
 from jlogd.manager.recovery import recover

@@ -482,3 +482,11 @@ def test_completion_offers_only_what_is_accepted():
         for one in complete(text, SERIES, ["10.0.0.0/8"]):
             expected(text[: len(text) - one.replaced] + one.text.replace("list @", "list @x"))
     assert complete("show xyz ", SERIES) == []
+
+
+def test_what_follows_a_name_in_quotes_is_offered():
+    for name in ('"a b"', '~"^a(b|c)"', '"\U0001f600"'):
+        found = complete(f"show count for all in {name}, sp", ["spam"])
+        assert [(one.text, one.replaced) for one in found] == [("spam", 2)]
+        assert "cidrsize" in [one.text for one in complete(f"show count for all in {name} ", ["spam"])]
+    assert [one.text for one in complete('show count for all in "a b', ["a b c"])] == ['"a b c"']

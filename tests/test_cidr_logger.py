@@ -21,12 +21,13 @@ import jlogd
 from cidr.catalogue import Catalogue
 from cidr.engine import Engine
 from cidr.errors import CatalogueBroken, LoggerFenced
-from cidr.extract import Extractor, Rule, check_rule, parse_time
+from cidr.extract import Extractor, Records, Rule, check_rule, parse_time
 from cidr.logger import Logger
 from cidr.names import CATALOGUE
 from cidr.survey import survey
 from cidr.types import ALL_V4, BLOCKS, Column, CountQuery, Series, Span
 from jlogd.errors import ConfigError, SubscriberBusy, UsageError
+from jlogd.journal.batch import encode
 
 ADDRESSES = ["192.0.2.7", "192.0.2.7", "198.51.100.1", "2001:db8::5", "::ffff:192.0.2.7"]
 EXPECTED = {"192.0.2.7": 3, "198.51.100.1": 1, "2001:db8::5": 1}
@@ -332,7 +333,8 @@ def test_a_wrong_configuration_names_the_line(tmp_path: Path) -> None:
 def test_the_first_match_of_a_record_counts() -> None:
     rule = Extractor(Rule(log="x", series="s", match=r"from (?P<ip>\S+)"))
     records = [b"from 1.1.1.1 from 2.2.2.2", b"a\nfrom 3.3.3.3", b"none", b"from "]
-    assert rule.addresses(records) == [b"1.1.1.1", b"3.3.3.3"]
+    assert rule.addresses(Records(encode(records))) == [b"1.1.1.1", b"3.3.3.3"]
+    assert rule.addresses(Records(encode(records[:1]))) == [b"1.1.1.1"]
 
 
 # The API

@@ -6,12 +6,14 @@ import os
 import re
 from html.parser import HTMLParser
 from urllib.parse import quote_plus, unquote_plus
+from xml.sax.saxutils import escape
 
 import pytest
 from browser_support import PROGRAM, Browser, browser
 from cidr_model import Model
 from cidr_queries import NOW, VECTORS, quarter
 from cidr_server import Served, serving
+from daemon_support import until
 from PIL import Image
 
 from cidr.language.parser import parse
@@ -149,7 +151,9 @@ def test_everything_is_escaped():
     with serving(Model(data), lambda: NOW) as running:
         for query in queries:
             outline = Outline(page(running, query))
-            assert not {"script", "img", "b", "iframe", "object"} & {tag for tag, _ in outline.elements}, query
+            assert not {"img", "b", "iframe", "object"} & {tag for tag, _ in outline.elements}, query
+            scripts = [attributes for tag, attributes in outline.elements if tag == "script"]
+            assert scripts == [{"src": "/page.js", "defer": None}], query
             for tag, attributes in outline.elements:
                 assert not [name for name in attributes if name.startswith("on") or name == "style"], (tag, attributes)
                 for name in ("href", "src", "action"):
@@ -159,15 +163,11 @@ def test_everything_is_escaped():
         assert picture.status == 200 and "<script" not in picture.text
 
 
-def test_the_policy_allows_no_script_and_nothing_from_elsewhere(served):
+def test_the_policy_allows_nothing_in_the_page_and_nothing_from_elsewhere(served):
     for path in ("/", "/style.css", "/v1/series", "/nowhere", "/v1/heatmap?block=10.0.0.0/8&series=spam&format=svg"):
         headers = served.get(path).headers
         policy = headers["content-security-policy"]
-        assert (
-            policy.startswith("default-src 'none'; style-src 'self'")
-            and "unsafe" not in policy
-            and "script" not in policy
-        )
+        assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self';") and "unsafe" not in policy
         assert "frame-ancestors 'none'" in policy and headers["x-content-type-options"] == "nosniff"
     assert "url(http" not in served.get("/style.css").text and "@import" not in served.get("/style.css").text
 
@@ -251,8 +251,29 @@ def test_nothing_runs_in_a_browser_that_runs_scripts(chromium):
     data = {name: [quarter("20080424T001500", {"10.0.0.1": 5})] for name in NASTY_NAMES}
     with serving(Model(data), lambda: NOW) as running:
         chromium.look(scripts=True)
+        policy = running.get("/").headers["content-security-policy"]
+        assert "script-src 'self'" in policy  # the page's own script runs; what follows is nothing of its own
         for query in (NASTY, f"show count for 10.0.0.0/8 in {NASTY}", "show count for 0.0.0.0/0 in * cidrsize 8"):
             chromium.open(f"{running.url}/?q={quote_plus(query)}")
             assert not [event for event in chromium.events if "javascriptDialog" in event.get("method", "")]
             assert chromium.complaints() == [] or all("400" in text for text in chromium.complaints())
             assert {address for address in chromium.addresses() if not address.startswith(running.url)} == set()
+
+
+@pytest.mark.slow
+def test_what_may_follow_is_offered_while_it_is_typed(served, chromium):
+    chromium.look(scripts=True)
+    chromium.open(served.url + "/")
+    written = (
+        ("show count for 10.0.0.0/8 in s", "show count for 10.0.0.0/8 in spam"),
+        ("show count for 10.0.0.0/8 in spam cidrsize 24 or", "show count for 10.0.0.0/8 in spam cidrsize 24 order"),
+        ('show count for all in "\U0001f600", sp', 'show count for all in "\U0001f600", spam'),
+    )
+    for text, whole in written:
+        chromium.write("#q", text)
+        option = f'<option value="{escape(whole, {chr(34): "&quot;"})}">'
+        until(lambda option=option: option in chromium.html("#suggestions"), f"{whole} is offered")
+    chromium.write("#q", "show count for nothing of this ")  # a mistake: nothing may follow, and nobody complains
+    until(lambda: "<option" not in chromium.html("#suggestions"), "nothing is offered")
+    assert chromium.complaints() == []
+    assert all(address.startswith(served.url) for address in chromium.addresses())

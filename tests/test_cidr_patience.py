@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from cidr.engine import Engine
 from cidr.errors import GaveUp, TooManyRows
 from cidr.language import patterns
 from cidr.plan import Planner
+from cidr.server.desk import Desk
 from cidr.types import ALL_V4, Answer, Column, CountQuery, Levels, Query, Series, Span
 from jlogd.errors import UsageError
 
@@ -123,3 +128,39 @@ def test_an_expression_has_one_time_limit_for_all_names(monkeypatch: pytest.Monk
     with pytest.raises(TimeoutError):
         patterns.matching("(a+a+)+$", slow)
     assert patterns.matching("^a+1$", slow) == [f"{'a' * 60}1"]
+
+
+class Late(Future):  # type: ignore[type-arg]
+    """Work that ends just after its waiter was told that time is up, and before it looks."""
+
+    def __init__(self, end: Callable[[Future[int]], None]) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
+        self._end = end
+
+    def done(self) -> bool:
+        if not super().done():
+            self._end(self)
+        return True
+
+
+def test_work_that_ends_when_its_time_does_is_told_as_what_it_ended_in() -> None:
+    """The work and whoever waits for it have the same deadline: either may be first."""
+
+    async def outcome(end: Callable[[Future[int]], None]) -> object:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        desk = Desk(1, 0, 0.05)
+        desk._pool.submit = lambda *_: Late(end)  # type: ignore[assignment, method-assign]
+        try:
+            return await desk.run(lambda: 7)
+        except Exception as error:
+            return type(error)
+        finally:
+            desk.close()
+            gc.collect()
+
+    told: list[dict[str, object]] = []
+    assert asyncio.run(outcome(lambda future: future.set_exception(GaveUp("x")))) is GaveUp
+    assert asyncio.run(outcome(lambda future: future.set_result(7))) == 7
+    assert asyncio.run(outcome(lambda future: future.set_exception(UsageError("x")))) is UsageError
+    assert told == []  # what nobody waits for is no news

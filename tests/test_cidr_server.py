@@ -101,7 +101,7 @@ def test_the_description_knows_every_route_and_every_failure(served):
     found = served.get("/openapi.json").json
     assert found == openapi.document() and found["openapi"].startswith("3.1")
     paths = {route.path for route in served.app.asgi().routes}
-    assert paths - {"/", "/style.css", "/icon.svg"} == set(found["paths"])
+    assert paths - {"/", "/style.css", "/page.js", "/icon.svg"} == set(found["paths"])
     for path, methods in found["paths"].items():
         for method, operation in methods.items():
             names = {one["name"] for one in operation["parameters"] if one["required"]}

@@ -96,6 +96,7 @@ def test_a_manager_that_does_not_answer(tmp_path: Path) -> None:
     config = tmp_path / "jlogd.toml"
     config.write_text('[[manager.node]]\nname = "a"\naddress = "tcp://127.0.0.1:1"\n[listen]\nhttp = "127.0.0.1:1"\n')
     failed(jlogctl("manager", "status", "--config", config), 3, "no manager answers at http://127.0.0.1:1/manager")
+    failed(jlogctl("manager", "status", "--config", config), 3, f"start it: jlogd manager --config {config}")
     config.write_text("[log.a]\n")
     failed(jlogctl("manager", "status", "--config", config), 2, "it is not that of a manager")
 

@@ -150,7 +150,7 @@ def test_when_the_date_of_a_path_is_over(text: str, seconds: int) -> None:
 def test_a_real_manager_compresses_and_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jlogd.manager.compress.GRACE_SECONDS", 0.0)
     monkeypatch.setattr("jlogd.manager.compress.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr("jlogd.manager.files.IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("jlogd.manager.handles.IDLE_SECONDS", 0.0)
     files = str(tmp_path / "files" / "%{node}-%Y%m%d-%H%M%S")
     with cluster(tmp_path, files=files, compress_closed="zstd") as found:
         append(found.nodes[0], *numbered(0, 1000))

@@ -12,7 +12,7 @@ from manager_support import ROOT, Manager, Medium, Node, batches
 from model_disk import Fault
 
 from jlogd.journal.batch import encode
-from jlogd.manager.files import FileOptions
+from jlogd.manager.handles import FileOptions
 from jlogd.manager.ledger import Changes, LedgerFailed, SourceState
 from jlogd.manager.parcel import Parcel
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import zstandard
 from cli_support import jlogctl
 from crc32c import crc32c
 from daemon_support import until
-from manager_nodes import Cluster, append, cluster, numbered
+from manager_nodes import Cluster, append, cluster, numbered, subscriber
 from manager_processes import running
 from test_manager_commands import command, fill, until_written
 
@@ -201,3 +202,39 @@ def test_the_command(tmp_path: Path, rng: random.Random) -> None:
         until(lambda: text.exists() and text.read_bytes().endswith(b"record 5000\n"), "it is written")
         own = jlogctl("manager", "verify", "--text", "--journals", "--config", config)
         assert own.code == 0 and own.lines[-1].endswith("of 1 log: right"), own
+
+
+def test_after_a_decision_what_follows_it_is_compared(tmp_path: Path) -> None:
+    """An old copy of the spool was restored; until someone decides there is nothing to compare with."""
+    with cluster(tmp_path) as found:
+        append(found.nodes[0], *numbered(0, 10))
+        found.begin()
+        found.until_lines(10)
+        until(lambda: subscriber(found.nodes[0]).next == 11, "the node knows")
+        found.nodes[0].stop()
+        shutil.copytree(found.nodes[0].spool, tmp_path / "backup")
+        found.nodes[0].start()
+        append(found.nodes[0], *numbered(10, 10))
+        found.until_lines(20)
+        found.nodes[0].stop()
+        shutil.rmtree(found.nodes[0].spool)
+        shutil.copytree(tmp_path / "backup", found.nodes[0].spool)
+        found.nodes[0].start()
+        found.until_state("stopped")
+        found.end()
+        ledger = LmdbLedger(tmp_path / "ledger-mgr1")
+        [report] = compare(ledger, pulled(found.config(), "mgr1"))
+        assert report.judgement == "unknown" and "10, and 20 was pulled" in report.text
+        ledger.close()
+        append(found.nodes[0], *numbered(50, 3))
+        manager = found.begin()
+        found.until_state("stopped")
+        manager.hub.resume("n0", "mainlog", 12)
+        until(lambda: found.text().endswith(b"record 52\n"), "it goes on")
+        found.end()
+        ended = Ended(found, tmp_path)
+        [report] = ended.compare()
+        assert (report.judgement, report.first, report.records) == ("right", 12, 2)
+        ended.rewrite(lambda text: text.replace(b"record 51\n", b""))
+        assert ended.judgement() == "wrong"
+        ended.ledger.close()

@@ -16,6 +16,7 @@ from jlogd.errors import LogInUse
 from jlogd.journal.types import Caps, Settings
 from jlogd.manager.config import ManagedNode, PullRule
 from jlogd.manager.manager import Manager
+from jlogd.manager.status import is_drained
 
 
 def test_everything_there_is_comes_once_and_in_order(tmp_path: Path) -> None:
@@ -230,6 +231,25 @@ def test_a_subscriber_may_move_from_one_manager_to_another(tmp_path: Path) -> No
         second = tmp_path / "second" / "n0"
         until(lambda: second.exists() and second.read_bytes().count(b"\n") == 10, "the second one pulls")
         assert second.read_bytes().splitlines() == numbered(10, 10)
+
+
+def test_a_subscriber_that_moved_without_anything_left_does_not_lag(tmp_path: Path) -> None:
+    """Nothing is in the new manager's ledger, and everything there is was the former one's: it is drained."""
+    with cluster(tmp_path) as found:
+        append(found.nodes[0], *numbered(0, 10))
+        found.begin()
+        found.until_lines(10)
+        until(lambda: subscriber(found.nodes[0]).next == 11, "the node knows")
+        found.end()
+        rule = PullRule(subscriber="mgr1", files=str(tmp_path / "second" / "%{node}"))
+        began = time.monotonic()
+        manager = found.begin(found.config(pull=(rule,)), name="mgr2")
+        found.until_state("streaming")
+        [session] = manager.hub.sessions.values()
+        until(lambda: is_drained(session, began), "it is drained")
+        assert (found.pull().next, found.pull().lag_records) == (11, 0)
+        manager.stuck_seconds = 0.0
+        assert manager.problems() == []
 
 
 # ---- who pulls what ------------------------------------------------------------------------------------------------

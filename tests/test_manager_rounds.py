@@ -15,7 +15,7 @@ from manager_support import ROOT, TEMPLATE, Manager, Medium, Node, batches, writ
 from model_disk import Crash, Fault
 
 from jlogd.journal.batch import Gap, encode
-from jlogd.manager.files import FileOptions
+from jlogd.manager.handles import FileOptions
 from jlogd.manager.ledger import LedgerFailed
 from jlogd.manager.parcel import Mark, Parcel
 

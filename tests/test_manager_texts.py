@@ -115,6 +115,7 @@ def test_a_restored_copy_of_the_log_stops_it_until_a_person_decides(tmp_path: Pa
     (tmp_path / "backup").rename(tmp_path / "mainlog")
     node = Node(tmp_path)
     until(lambda: node.texts._pulls["mainlog"].stopped, "it stops")
+    assert "went back" in node.texts.problems()[0] and "--text" in node.texts.problems()[0]
     node.append(50, 5)
     orders.give(tmp_path / "ledger", orders.Resume("east1", "mainlog"))
     lines = node.until_lines(26)
@@ -138,7 +139,7 @@ def test_closed_days_are_compressed_where_that_is_asked_for(tmp_path: Path, monk
     """Two logs of one ledger with it, one without."""
     monkeypatch.setattr("jlogd.manager.compress.GRACE_SECONDS", 0.0)
     monkeypatch.setattr("jlogd.manager.compress.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr("jlogd.manager.files.IDLE_SECONDS", 0.0)
+    monkeypatch.setattr("jlogd.manager.handles.IDLE_SECONDS", 0.0)
     names = ("one", "two", "three")
     journals = {}
     for name in names:

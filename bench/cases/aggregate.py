@@ -1,99 +1,87 @@
 """Aggregation: records of two nodes into files on a third party, durable there, beside rsyslog and syslog-ng.
 
-    live       two producers send as fast as they are taken; from the first byte until the last record is in the files
-    catch-up   the nodes hold everything already; from the start of the manager until the last record is in the files
+    live       two producers send as fast as they are taken
+    catch-up   the nodes hold everything already, and a manager is started
     latency    50,000 records a second; from the append on a node until the round that wrote it is committed
 
+Counted is what flows: of jlogd what the ledger has, from the first commit to the last, of the others what is in the
+file, from its first bytes to its last. Processes that start and connections that are made are not in it; what is in the
+first commit is not, either. The latency is taken from a manager and producers that have been at it for a second.
+
 jlogd is exactly once. The others do the nearest thing: a queue on disk, synced, at each node, a file that is synced at
-the end; they repeat or lose records when something dies. The limit is `write` and `fdatasync` of the same bytes, a MiB
-at a time, by one process.
+the end; they repeat or lose records when something dies. They are sent fewer records: they are slow enough.
+
+The limit is `write` and `fdatasync` of the same bytes, a MiB at a time, by one process: the median of several turns,
+one before each that it is compared with, because memory that was not used lately costs more. Live, node and manager
+write everything twice on this one disk; so there is a limit for that, too: each MiB to one file, then to another.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bench.cases.aggregate_rivals import Rival, rivals
 from bench.context import Context
 from bench.crew import State
 from bench.results import Row
-from bench.samples import make_records, percentile, thin
+from bench.samples import make_records, median, percentile, thin
 from bench.servers import Server, free_port
+
+if TYPE_CHECKING:
+    from jlogd.manager.manager import Manager
+    from jlogd.manager.pull import Pull
 
 NODES = 2
 RECORD_BYTES = 100
 BLOCK_RECORDS = 10_000
+BLOCK_BYTES = BLOCK_RECORDS * (RECORD_BYTES + 1)
+# Live, it is all written twice, and sent over loopback twice.
+LIVE_BYTES_MAX = 2 << 30
 # A system that has not written everything by then is measured by what it has.
 SECONDS_MAX = 60.0
+FILL_SECONDS_MAX = 300.0
 POLL_SECONDS = 0.01
 LATENCY_RATE = 50_000
 LATENCY_TICK_SECONDS = 0.005
+# Fewer batches have no 99th percentile to speak of; those of the first second meet start-up.
+LATENCY_SECONDS_MIN = 10.0
+LATENCY_WARM_SECONDS = 1.0
 LIMIT_BYTES = 1 << 20
-# Where packaging/bench-syslog-ng unpacks it.
-NG_UNPACKED = Path(__file__).parents[2] / "var/bench/syslog-ng"
-
-_NODE = """\
-global(workDirectory="{directory}" processInternalMessages="off" maxMessageSize="64k")
-module(load="imtcp")
-template(name="raw" type="string" string="%rawmsg%\\n")
-ruleset(name="out") {{
-  action(type="omfwd" target="127.0.0.1" port="{central}" protocol="tcp" template="raw" action.resumeRetryCount="-1"
-         queue.type="{queue}" queue.filename="queue" queue.syncQueueFiles="on" queue.saveOnShutdown="on"
-         queue.maxDiskSpace="8g" queue.checkpointInterval="1000")
-}}
-input(type="imtcp" port="{port}" address="127.0.0.1" ruleset="out")
-"""
-_CENTRAL = """\
-global(workDirectory="{directory}" processInternalMessages="off" maxMessageSize="64k")
-module(load="imtcp")
-template(name="raw" type="string" string="%rawmsg%\\n")
-ruleset(name="in") {{
-  action(type="omfile" file="{file}" template="raw" sync="on" flushOnTXEnd="on" asyncWriting="off")
-}}
-input(type="imtcp" port="{port}" address="127.0.0.1" ruleset="in")
-"""
-_NG_NODE = """\
-@version: {version}
-source in {{ network(ip("127.0.0.1") port({port}) transport("tcp") flags(no-parse)); }};
-destination out {{ network("127.0.0.1" port({central}) transport("tcp") template("$MSG\\n")
-  disk-buffer(reliable(yes) disk-buf-size(4294967296) dir("{directory}"))); }};
-log {{ source(in); destination(out); flags(flow-control); }};
-"""
-_NG_CENTRAL = """\
-@version: {version}
-source in {{ network(ip("127.0.0.1") port({port}) transport("tcp") flags(no-parse)); }};
-destination out {{ file("{file}" template("$MSG\\n") fsync(yes)); }};
-log {{ source(in); destination(out); flags(flow-control); }};
-"""
 
 
 def run_aggregate(context: Context) -> list[Row]:
     """All of it."""
-    rows = []
+    limits: list[float] = []
     makers: list[tuple[str, Callable[[Context, Path], Row]]] = [
-        ("limit", _limit), ("jlogd, live", _live), ("jlogd, catch-up", _catch_up), ("jlogd, latency", _latency),
-        ("rsyslog", lambda c, d: _rsyslog(c, d, "LinkedList")), ("rsyslog, disk", lambda c, d: _rsyslog(c, d, "Disk")),
-        ("syslog-ng", _syslog_ng),
+        ("limit", lambda c, d: _limit(c, d, limits)), ("jlogd, live", _live),
+        ("limit", lambda c, d: _limit(c, d, limits)), ("jlogd, catch-up", _catch_up),
+        ("limit", lambda c, d: _limit(c, d, limits)), ("limit, twice", _limit_twice), ("jlogd, latency", _latency),
+        *((rival.label, lambda c, d, rival=rival: _rival(c, d, rival)) for rival in rivals()),
     ]  # fmt: skip
+    rows: dict[str, Row] = {}
     for label, make in makers:
         directory = context.directory / "aggregate"
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         try:
-            rows.append(make(context, directory))
+            rows[label] = make(context, directory)
         except Exception as error:
-            rows.append(_row("failed", label, failure=f"{type(error).__name__}: {error}"[:300]))
+            rows[label] = _row("failed", label, failure=f"{type(error).__name__}: {error}"[:300])
         finally:
             shutil.rmtree(directory, ignore_errors=True)
         context.advance(f"aggregate, {label}")
-    return rows
+    return list(rows.values())
+
+
+# Turns of the above, for the progress bar.
+STEPS = 7 + len(rivals())
 
 
 def _row(system: str, label: str, durability: str = "", note: str = "live", **more: object) -> Row:
@@ -103,25 +91,49 @@ def _row(system: str, label: str, durability: str = "", note: str = "live", **mo
     )  # fmt: skip
 
 
-def _blocks(context: Context) -> int:
+def _blocks(size: int) -> int:
     """Blocks that each node sends."""
+    return max(1, size // NODES // BLOCK_BYTES)
+
+
+def _live_blocks(context: Context) -> int:
+    return _blocks(min(context.profile.backlog_bytes, LIVE_BYTES_MAX))
+
+
+def _rival_blocks(context: Context) -> int:
     return max(1, context.profile.syslog_messages // NODES // BLOCK_RECORDS)
 
 
 # ---- the limit -------------------------------------------------------------------------------------------------------
 
 
-def _limit(context: Context, directory: Path) -> Row:
-    total = NODES * _blocks(context) * BLOCK_RECORDS * (RECORD_BYTES + 1)
-    data = (b"\n".join(make_records(RECORD_BYTES, BLOCK_RECORDS)) + b"\n")[:LIMIT_BYTES]
+def _limit(context: Context, directory: Path, turns: list[float]) -> Row:
+    turns.append(_written_plainly(context, [directory / "file"]))
+    rate = median(turns)
+    size = rate * (RECORD_BYTES + 1)
+    return _row("limit", "write + fdatasync, 1 MiB", "fdatasync", rate=rate, bytes_rate=size, rounds=list(turns))
+
+
+def _limit_twice(context: Context, directory: Path) -> Row:
+    rate = _written_plainly(context, [directory / "journal", directory / "file"])
+    size = rate * (RECORD_BYTES + 1)
+    return _row("limit", "the same, everything twice", "fdatasync", "twice", rate=rate, bytes_rate=size)
+
+
+def _written_plainly(context: Context, paths: Sequence[Path]) -> float:
+    """Records a second that one process writes and syncs to each of the files."""
+    total = NODES * _live_blocks(context) * BLOCK_BYTES
+    data = (b"\n".join(make_records(RECORD_BYTES, BLOCK_RECORDS + BLOCK_RECORDS // 10)) + b"\n")[:LIMIT_BYTES]
+    files = [path.open("wb", buffering=0) for path in paths]
     begin = time.monotonic()
-    with (directory / "file").open("wb", buffering=0) as file:
-        for _ in range(-(-total // len(data))):
+    for _ in range(-(-total // len(data))):
+        for file in files:
             file.write(data)
             os.fdatasync(file.fileno())
     seconds = time.monotonic() - begin
-    rate = total / (RECORD_BYTES + 1) / seconds
-    return _row("limit", "write + fdatasync, 1 MiB", "fdatasync", rate=rate, bytes_rate=total / seconds)
+    for file in files:
+        file.close()
+    return total / (RECORD_BYTES + 1) / seconds
 
 
 # ---- jlogd -----------------------------------------------------------------------------------------------------------
@@ -165,8 +177,15 @@ class _Cluster:
         self.servers.append(Server(command, place, environment))
         return self.servers[-1]
 
-    def written(self) -> int:
-        return sum(path.stat().st_size for path in (self.directory / "files").glob("*"))
+    def committed(self) -> int:
+        """Bytes of the files that the ledger has. The manager runs."""
+        from jlogd.manager.ledger import LmdbLedger
+
+        ledger = LmdbLedger(self.directory / "manager" / "state" / "manager", write=False)
+        try:
+            return sum(state.length for _, state in ledger.all_files())
+        finally:
+            ledger.close()
 
     def close(self) -> None:
         for server in reversed(self.servers):
@@ -174,48 +193,47 @@ class _Cluster:
 
 
 def _live(context: Context, directory: Path) -> Row:
-    cluster = _Cluster(directory)
+    cluster, blocks = _Cluster(directory), _live_blocks(context)
     try:
         cluster.start_manager()
-        begin = time.monotonic()
         for at, address in enumerate(cluster.addresses):
-            context.crew.begin(at, _append, address, _blocks(context))
-        records, seconds = _until_written(context, cluster.written, begin)
+            context.crew.begin(at, _append, address, blocks)
+        rate = _flow(cluster.committed, blocks)
         for at in range(NODES):
-            context.crew.result(at)
+            context.crew.result(at, SECONDS_MAX)
     finally:
         cluster.close()
-    return _row("jlogd", "jlogd", "fdatasync at node and manager, exactly once", rate=records / seconds)
+    size = rate * (RECORD_BYTES + 1)
+    return _row("jlogd", "jlogd", "fdatasync at node and manager, exactly once", rate=rate, bytes_rate=size)
 
 
 def _catch_up(context: Context, directory: Path) -> Row:
-    cluster = _Cluster(directory)
+    cluster, blocks = _Cluster(directory), _blocks(context.profile.backlog_bytes)
     try:
         for at, address in enumerate(cluster.addresses):
-            context.crew.begin(at, _append, address, _blocks(context))
+            context.crew.begin(at, _append, address, blocks)
         for at in range(NODES):
-            context.crew.result(at, SECONDS_MAX)
-        begin = time.monotonic()
+            context.crew.result(at, FILL_SECONDS_MAX)
         cluster.start_manager()
-        records, seconds = _until_written(context, cluster.written, begin)
+        rate = _flow(cluster.committed, blocks)
     finally:
         cluster.close()
-    size = records * (RECORD_BYTES + 1) / seconds
     return _row(
-        "jlogd", "jlogd, from a backlog", "fdatasync, exactly once", "catch-up", rate=records / seconds, bytes_rate=size
-    )
+        "jlogd", "jlogd, from a backlog", "fdatasync, exactly once", "catch-up", rate=rate,
+        bytes_rate=rate * (RECORD_BYTES + 1), backlog=NODES * blocks * BLOCK_BYTES,
+    )  # fmt: skip
 
 
 def _latency(context: Context, directory: Path) -> Row:
     cluster = _Cluster(directory)
-    seconds = context.profile.latency_seconds
+    seconds = LATENCY_WARM_SECONDS + max(LATENCY_SECONDS_MIN, context.profile.latency_seconds)
     try:
-        context.crew.begin(0, _manage, cluster.addresses, str(directory), seconds)
+        context.crew.call(0, _manage, cluster.addresses, str(directory), timeout=SECONDS_MAX)
         for at, address in enumerate(cluster.addresses):
             context.crew.begin(1 + at, _drip, address, LATENCY_RATE // NODES, seconds)
         for at in range(NODES):
             context.crew.result(1 + at, 2 * SECONDS_MAX)
-        times = sorted(context.crew.result(0, 2 * SECONDS_MAX))
+        times = sorted(context.crew.call(0, _managed, timeout=SECONDS_MAX))
     finally:
         cluster.close()
     return _row(
@@ -246,8 +264,9 @@ def _drip(state: State, address: str, rate: int, seconds: float) -> None:
             writer.extend(records)
 
 
-def _manage(state: State, addresses: list[str], directory: str, seconds: float) -> list[float]:
-    """A manager in this process: for each batch that is committed, how long ago its first record was appended."""
+def _manage(state: State, addresses: list[str], directory: str) -> None:
+    """A manager in this process, which goes on: for each batch that is committed, when its first record was appended,
+    and how long ago that was."""
     from jlogd.journal.batch import Batch
     from jlogd.manager.config import ManagedNode, ManagerConfig
     from jlogd.manager.ledger import SourceState
@@ -256,125 +275,62 @@ def _manage(state: State, addresses: list[str], directory: str, seconds: float) 
 
     nodes = tuple(ManagedNode(name=f"node{at}", address=address) for at, address in enumerate(addresses))
     manager = Manager(ManagerConfig(files=f"{directory}/files/%{{node}}", node=nodes), "bench", Path(directory) / "led")
-    times: list[float] = []
+    times: list[tuple[int, int]] = []
     tell = manager.hub.committed
 
     def committed(done: Sequence[tuple[Parcel, SourceState]]) -> None:
         now = time.time_ns()
         for parcel, _ in done:
-            times.extend((now - item.first_time) / 1e9 for item in parcel.items if isinstance(item, Batch))
+            times.extend((item.first_time, now - item.first_time) for item in parcel.items if isinstance(item, Batch))
         tell(done)
 
     manager.hub.committed = committed  # type: ignore[method-assign]
     manager.start()
-    time.sleep(seconds + 1.0)
-    manager.stop()
-    return thin(times[len(times) // 10 :])
+    state["manager"], state["times"] = manager, times
+    while not all(pull.phase == "streaming" for pull in _pulls(manager)) or len(_pulls(manager)) < len(nodes):
+        time.sleep(POLL_SECONDS)
+
+
+def _pulls(manager: Manager) -> list[Pull]:
+    return [pull for session in manager.hub.sessions.values() for pull in session.pulls.values()]
+
+
+def _managed(state: State) -> list[float]:
+    """The times, once everything was committed."""
+    time.sleep(1.0)
+    state.pop("manager").stop()
+    times: list[tuple[int, int]] = state.pop("times")
+    warm = min(moment for moment, _ in times) + LATENCY_WARM_SECONDS * 1e9
+    return thin([took / 1e9 for moment, took in times if moment >= warm])
 
 
 # ---- the others ------------------------------------------------------------------------------------------------------
 
 
-def _rsyslog(context: Context, directory: Path, queue: str) -> Row:
-    label = "rsyslog, disk-assisted queue" if queue == "LinkedList" else "rsyslog, queue on disk"
-    program = _program("rsyslogd")
-    if not program:
-        return _row("rsyslog", label, failure="rsyslogd is not installed")
-    arguments = ("-n", "-iNONE", "-f")
-    durability = "queue synced when on disk, file synced" if queue == "LinkedList" else "queue synced, file synced"
-    key = "rsyslog" if queue == "LinkedList" else "rsyslog-disk"
-    values = {"queue": queue}
-    return _relayed(context, directory, (key, label, durability), [program, *arguments], (_NODE, _CENTRAL), values)
-
-
-def _syslog_ng(context: Context, directory: Path) -> Row:
-    base = _ng_command()
-    if not base:
-        why = "syslog-ng is not installed (it excludes rsyslog on Debian), nor unpacked by packaging/bench-syslog-ng"
-        return _row("syslog-ng", "syslog-ng", failure=why)
-    told = subprocess.run([*base, "--version"], capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
-    version = re.search(r"^Config version: (\S+)", told.stdout, re.MULTILINE)
-    if version is None:
-        return _row("syslog-ng", "syslog-ng", failure=f"syslog-ng does not start: {told.stderr.strip()[-200:]}")
-    named = ("syslog-ng", "syslog-ng", "disk-buffer reliable, file fsync")
-    command = [*base, "-F", "--no-caps", "-f"]
-    return _relayed(context, directory, named, command, (_NG_NODE, _NG_CENTRAL), {"version": version[1]})
-
-
-def _ng_command() -> list[str]:
-    """How syslog-ng is started: as it is installed, or with what it was unpacked with; empty when it is not there."""
-    program, unpacked = _program("syslog-ng"), NG_UNPACKED / "usr/sbin/syslog-ng"
-    if program or not unpacked.exists():
-        return [program] if program else []
-    libraries = dict.fromkeys(str(path.parent) for path in NG_UNPACKED.rglob("*.so.*"))
-    modules = [str(path) for path in NG_UNPACKED.glob("usr/lib/syslog-ng/[0-9]*")]
-    paths = f"LD_LIBRARY_PATH={os.pathsep.join(libraries)}"
-    return ["env", paths, str(unpacked), f"--module-path={os.pathsep.join(modules)}"]
-
-
-def _relayed(
-    context: Context, directory: Path, named: tuple[str, str, str], command: list[str], forms: tuple[str, str],
-    values: dict[str, str],
-) -> Row:  # fmt: skip
-    """A central server and nodes of somebody else's, fed over TCP."""
-    servers: list[Server] = []
-    file, central = directory / "all", free_port()
-
-    def start(name: str, form: str, port: int) -> None:
-        place = directory / name
-        place.mkdir()
-        config = place / "conf"
-        config.write_text(form.format(directory=place, file=file, port=port, central=central, **values))
-        extra = ["-i", str(place / "pid")] if "rsyslogd" in command[0] else _ng_files(place)
-        base = [word for word in command if word != "-iNONE"]
-        servers.append(Server([*base[:-1], *extra, base[-1], str(config)], place))
-        servers[-1].wait_for_port(port)
-
-    try:
-        start("central", forms[1], central)
-        ports = [free_port() for _ in range(NODES)]
+def _rival(context: Context, directory: Path, rival: Rival) -> Row:
+    if not rival.command:
+        return _row(rival.key, rival.label, failure=rival.missing)
+    blocks = _rival_blocks(context)
+    data = b"".join(b"<13>%s\n" % record[4:] for record in make_records(RECORD_BYTES, BLOCK_RECORDS))
+    with rival.running(directory, NODES) as (file, ports):
         for at, port in enumerate(ports):
-            start(f"node{at}", forms[0], port)
-        begin = time.monotonic()
-        for at, port in enumerate(ports):
-            context.crew.begin(at, _send, port, _blocks(context))
-        written = lambda: file.stat().st_size if file.exists() else 0  # noqa: E731
-        records, seconds = _until_written(context, written, begin)
-    finally:
-        for server in reversed(servers):
-            server.stop()
+            context.crew.begin(at, rival.send, port, data, blocks)
+        rate = _flow(lambda: file.stat().st_size, blocks)
     for at in range(NODES):
         context.crew.result(at, SECONDS_MAX)
-    key, label, durability = named
-    return _row(key, label, durability, rate=records / seconds)
+    return _row(rival.key, rival.label, rival.durability, rate=rate)
 
 
-def _ng_files(place: Path) -> list[str]:
-    return [f"--{what}={place}/{what}" for what in ("persist-file", "pidfile", "control")]
-
-
-def _send(state: State, port: int, blocks: int) -> None:
-    """Lines over TCP; the end of the server ends it."""
-    data = b"".join(b"<13>%s\n" % record[4:] for record in make_records(RECORD_BYTES, BLOCK_RECORDS))
-    try:
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            for _ in range(blocks):
-                connection.sendall(data)
-    except OSError:
-        return
-
-
-def _program(name: str) -> str:
-    return shutil.which(name) or next((str(p) for p in _places(name) if p.exists()), "")
-
-
-def _places(name: str) -> Iterator[Path]:
-    yield from (Path(place) / name for place in ("/usr/sbin", "/usr/local/sbin"))
-
-
-def _until_written(context: Context, written: Callable[[], int], begin: float) -> tuple[float, float]:
-    """(records in the files, seconds until the last of them)."""
-    wanted = NODES * _blocks(context) * BLOCK_RECORDS * (RECORD_BYTES + 1)
-    while (found := written()) < wanted and time.monotonic() - begin < SECONDS_MAX:
+def _flow(written: Callable[[], int], blocks: int) -> float:
+    """Records a second, from the first that are seen to the last; `written` gives bytes, and may fail at first."""
+    wanted, until = NODES * blocks * BLOCK_BYTES, time.monotonic() + SECONDS_MAX
+    before = found = 0
+    begin = now = time.monotonic()
+    while found < wanted and now < until:
         time.sleep(POLL_SECONDS)
-    return found / (RECORD_BYTES + 1), time.monotonic() - begin
+        with suppress(Exception):  # it is not there yet
+            found = written()
+        now = time.monotonic()
+        if not before:
+            before, begin = found, now
+    return (found - before) / (RECORD_BYTES + 1) / (now - begin)

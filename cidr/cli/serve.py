@@ -12,7 +12,11 @@ from jlogd.cli.output import say
 
 @click.command("serve")
 @click.option(
-    "--config", metavar="FILE", type=click.Path(path_type=Path), help="cidr.toml: [cidr.server], [cidr.maintain]."
+    "-c",
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="cidr.toml: [cidr.server], [cidr.maintain].",
 )
 @click.option("--listen", metavar="ADDRESS", help="Where to listen. Default: 127.0.0.1:9090, or what the file says.")
 @click.option("--make-token", metavar="NAME", help="Print a new token, and what the configuration holds of it.")

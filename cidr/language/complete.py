@@ -19,7 +19,8 @@ DATES_DEFAULT = ("-1h", "-6h", "-1d", "-7d", "-30d")
 SIZES_DEFAULT = ("8", "16", "24", "32", "48", "64", "128")
 NUMBERS_DEFAULT = ("10", "50", "100")
 # A word that is not finished: everything since the last blank, comma or bracket.
-_PARTIAL = re.compile(r'(?:[@~]?"[^"\n]*|[^\s,()"]*)\Z')
+_PARTIAL = re.compile(r'[^\s,()"]*\Z')
+_PARTIAL_QUOTED = re.compile(r'[@~]?"[^"\n]*\Z')
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Completion:
 
 def complete(text: str, series: Sequence[str] = (), blocks: Sequence[str] = ()) -> list[Completion]:
     """What the last word of `text` may become, or, after a blank, what may follow. Empty where the text is wrong."""
-    found = _PARTIAL.search(text)
+    found = (_PARTIAL_QUOTED if text.count('"') % 2 else _PARTIAL).search(text)
     partial = found[0] if found else ""
     before = text[: len(text) - len(partial)]
     try:

@@ -64,6 +64,7 @@ class App:
         routes = [
             self._route("/", self._page),
             self._route("/style.css", self._style, open_to_all=True),
+            self._route("/page.js", self._script, open_to_all=True),
             self._route("/icon.svg", self._icon, open_to_all=True),
             self._route("/v1/query", self._query, ["GET", "POST"]),
             self._route("/v1/series", self._series),
@@ -151,6 +152,9 @@ class App:
 
     async def _style(self, _request: Request, _scope: Scope) -> Response:
         return Response(page.style(), media_type="text/css", headers={"Cache-Control": "max-age=300"})
+
+    async def _script(self, _request: Request, _scope: Scope) -> Response:
+        return Response(page.script(), media_type="text/javascript", headers={"Cache-Control": "max-age=300"})
 
     async def _icon(self, _request: Request, _scope: Scope) -> Response:
         return Response(page.icon(), media_type="image/svg+xml", headers={"Cache-Control": "max-age=3600"})

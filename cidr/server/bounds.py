@@ -11,7 +11,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 # From the connection, or the end of the last answer, to the end of a request's headers.
 HEADERS_SECONDS = 15.0
 CONTENT_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
     "content-security-policy": CONTENT_POLICY,

@@ -44,11 +44,13 @@ class Desk:
             self._taken += 1
         future = self._pool.submit(work_until, time.monotonic() + self._seconds, work)
         future.add_done_callback(self._leave)
+        waited = asyncio.wrap_future(future)
+        waited.add_done_callback(_seen)
         try:
-            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), self._seconds)
+            return await asyncio.wait_for(asyncio.shield(waited), self._seconds)
         except TimeoutError:
             if future.done() and not future.cancelled():
-                raise  # the work itself ran into a time limit of its own
+                return future.result()  # it ended at this moment, or in a time limit of its own
             future.cancel()
             raise GaveUp(f"it took longer than {self._seconds:g} s: ask about less time or a smaller block") from None
         except asyncio.CancelledError:
@@ -62,3 +64,9 @@ class Desk:
     def _leave(self, _: Future[T]) -> None:
         with self._lock:
             self._taken -= 1
+
+
+def _seen(future: asyncio.Future[T]) -> None:
+    """How a query ends that nobody waits for any more is nothing to be told."""
+    if not future.cancelled():
+        future.exception()

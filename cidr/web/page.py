@@ -68,6 +68,12 @@ def style() -> str:
 
 
 @cache
+def script() -> str:
+    """The script: it offers what may follow while a query is typed, and everything works without it."""
+    return resources.files("cidr.web").joinpath("page.js").read_text()
+
+
+@cache
 def icon() -> str:
     """The page's icon: four cells of a map."""
     cells = ((0, 0, 9), (8, 0, 3), (0, 8, 1), (8, 8, 6))

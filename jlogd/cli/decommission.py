@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from jlogd.daemon.config import Config
     from jlogd.manager.census import NodeCensus
     from jlogd.manager.config import ManagedNode
+    from jlogd.manager.status import ManagerStatus
 
 LOOK_SECONDS = 1.0
 # How long a running manager has to let its subscribers go.
 LET_GO_SECONDS = 30.0
+# Of what draining waits for, so much is named.
+WAITS_SHOWN = 5
 
 
 class NotConfirmed(JlogError):
@@ -45,8 +48,9 @@ def decommission(name: str, drain: bool, yes: bool, config: Path | None) -> int:
 
     NAME is that of the manager, or of a subscriber of its rules. A running manager of that name on this machine lets
     them go by itself, with --drain once it has pulled everything; for one that is gone, run this where a configuration
-    lists the nodes. It may be interrupted, and goes on when it is run again. Exit code 1: some nodes could not be
-    reached, run it again when they are back; or no node has a subscriber of that name.
+    lists the nodes. It may be interrupted, and goes on when it is run again. Exit code 1: some nodes, which are named,
+    were away for half a minute or could not be reached, and everything else is done, run it again when they are back;
+    or no node has a subscriber of that name.
 
     \b
     Examples:
@@ -64,13 +68,14 @@ def decommission(name: str, drain: bool, yes: bool, config: Path | None) -> int:
     _check_known(found, name)
     if not yes:
         _confirm(found, name, names, drain)
+    away: list[str] = []
     if running:
         try:
-            _let_go(found, name, drain)
+            away = _let_go(found, name, drain)
         except KeyboardInterrupt:
             warn(f"manager {name} goes on with it; run this again to have its subscribers removed from the nodes")
             raise
-    return _remove(found, names)
+    return _remove(found, names, away)
 
 
 @click.group("node", cls=Hinting, no_args_is_help=True)
@@ -210,22 +215,23 @@ def _confirm(config: Config, name: str, names: list[str], drain: bool) -> None:
         raise NotConfirmed("not confirmed, and nothing is removed; --yes does not ask")
 
 
-def _let_go(config: Config, name: str, drain: bool) -> None:
-    """Have the running manager let its subscribers go, drained if wanted; show how far it is."""
+def _let_go(config: Config, name: str, drain: bool) -> list[str]:
+    """Have the running manager let its subscribers go, drained if wanted; show how far it is. Nodes that are away, and
+    not drained."""
     from jlogd.manager import orders
 
+    drain = drain and ask_manager(url_of(config)).leaving != "let go"
     orders.withdraw(config.manager_ledger, orders.Decommission)
-    orders.give(config.manager_ledger, orders.Decommission(name, drain))
+    order = orders.give(config.manager_ledger, orders.Decommission(name, drain))
     said = ""
     deadline = time.monotonic() + LET_GO_SECONDS
     while True:
         status = ask_manager(url_of(config))
         if status.leaving == "let go":
-            return
-        lag = sum(pull.lag_records for pull in status.pulls)
-        away = sum(not one.up for one in status.nodes)
-        line = f"draining: {units.counted(lag, 'record')} left"
-        line += f", {units.counted(away, 'node')} away" if away else ""
+            return []
+        if drain and status.away and status.order == order.name:
+            return status.away
+        line = _progress(status)
         if drain and line != said:
             said = line
             say(line)
@@ -236,12 +242,25 @@ def _let_go(config: Config, name: str, drain: bool) -> None:
         time.sleep(LOOK_SECONDS / 4)
 
 
-def _remove(config: Config, names: list[str]) -> int:
+def _progress(status: ManagerStatus) -> str:
+    """How far draining is, and what it waits for."""
+    lag = sum(pull.lag_records or 0 for pull in status.pulls)
+    more = len(status.waits) - WAITS_SHOWN
+    names = "; ".join(status.waits[:WAITS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    return f"draining: {units.counted(lag, 'record')} left" + (f"; waits for {names}" if names else "")
+
+
+def _remove(config: Config, names: list[str], away: list[str]) -> int:
+    """Remove the subscribers from the nodes, except from those that are `away` and not drained."""
     from jlogd.manager.census import remove
 
     left: list[ManagedNode] = []
     removed = 0
     for node_ in config.manager.node:
+        if node_.name in away:
+            warn(f"{node_.name}: away, and not drained: the manager goes on with it when it is back")
+            left.append(node_)
+            continue
         for one in names:
 
             def done(log: str, name: str = one, where: str = node_.name) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import urllib.error
 import urllib.request
@@ -82,11 +83,11 @@ def status(config: Path | None, watch: bool, interval: float, as_json: bool) -> 
     if interval < INTERVAL_SECONDS_MIN:
         raise UsageError("--interval is 100ms at least")
     url = url_of(manager_config(config))
-    code = _show_status(ask_manager(url), as_json)
+    code = _show_status(ask_manager(url, config), as_json)
     try:
         while watch:
             time.sleep(interval)
-            found = ask_manager(url)
+            found = ask_manager(url, config)
             if not as_json:
                 click.clear()
             code = _show_status(found, as_json)
@@ -201,7 +202,7 @@ def resume(node: str, log: str, at: int | None, config: Path | None, text: bool)
         _order(_ledger(config, text), orders.Resume(node, log))
         return say(f"the text of {log} goes on")
     found = manager_config(config)
-    pulls = [pull for pull in ask_manager(url_of(found)).pulls if (pull.node, pull.log) == (node, log)]
+    pulls = [pull for pull in ask_manager(url_of(found), config).pulls if (pull.node, pull.log) == (node, log)]
     if not any(pull.state == "stopped" for pull in pulls):
         raise UsageError(f"the pull of {log} at {node} has not stopped; see jlogctl manager status")
     _order(found.manager_ledger, orders.Resume(node, log, at))
@@ -248,8 +249,8 @@ def url_of(config: Config) -> str:
     return f"http://{config.http}/manager"
 
 
-def ask_manager(url: str) -> ManagerStatus:
-    """What it says of itself. Raises `RemoteError`."""
+def ask_manager(url: str, config: Path | None = None) -> ManagerStatus:
+    """What it says of itself; `config` is the file that was named. Raises `RemoteError`."""
     from jlogd.manager.status import ManagerStatus
 
     try:
@@ -257,7 +258,8 @@ def ask_manager(url: str) -> ManagerStatus:
             return msgspec.json.decode(answer.read(), type=ManagerStatus)
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
-        raise RemoteError(f"no manager answers at {url}: {reason}; is it running? start it: jlogd manager") from None
+        command = f"jlogd manager --config {shlex.quote(str(config))}" if config else "jlogd manager"
+        raise RemoteError(f"no manager answers at {url}: {reason}; is it running? start it: {command}") from None
     except msgspec.DecodeError as error:
         raise RemoteError(f"what answers at {url} is no manager of this version: {error}") from None
 
@@ -283,8 +285,16 @@ def _show_status(found: ManagerStatus, as_json: bool) -> int:
 
 def _row(pull: PullStatus) -> tuple[str, ...]:
     return (
-        pull.node, pull.log, pull.subscriber, pull.state, units.format_count(pull.lag_records),
-        units.format_size(pull.lag_bytes), units.format_duration(pull.lag_seconds) if pull.lag_seconds else "-",
-        units.format_rate(pull.records_a_second, pull.bytes_a_second), units.format_count(pull.records),
-        units.format_count(pull.lost), pull.error,
+        pull.node, pull.log, pull.subscriber, pull.state, *_lag(pull),
+        "-" if pull.state in ("away", "absent") else units.format_rate(pull.records_a_second, pull.bytes_a_second),
+        units.format_count(pull.records), units.format_count(pull.lost), pull.error,
     )  # fmt: skip
+
+
+def _lag(pull: PullStatus) -> tuple[str, str, str]:
+    """How far it lags: records, bytes, age. A log that is not there does not; one that is out of sight does who knows
+    how far."""
+    if pull.lag_records is None or pull.lag_bytes is None:
+        return ("-", "-", "-") if pull.state == "absent" else ("?", "?", "?")
+    age = units.format_duration(pull.lag_seconds) if pull.lag_seconds else "-"
+    return units.format_count(pull.lag_records), units.format_size(pull.lag_bytes), age

@@ -26,6 +26,7 @@ from jlogd.daemon.defaults import DEFAULT_ORIGIN, default_config, paste_lines
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.inputs import Inputs
 from jlogd.daemon.logs import SpoolLogs
+from jlogd.daemon.malloc import keep_freed_memory
 from jlogd.daemon.managing import Managing
 from jlogd.daemon.metrics import JlogdCollector, make_registry
 from jlogd.daemon.notify import Notifier
@@ -201,6 +202,7 @@ class Running(Protocol):
 def run(path: Path | None, make: Callable[[Config], Running] = admitted) -> int:
     """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    keep_freed_memory()
     config = load(path) if path is not None else default_config()
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 

@@ -23,7 +23,7 @@ def _metric(name: str, kind: str, help: str, labels: tuple[str, ...]) -> Metric:
 
 
 NODE_UP = _metric("node_up", "gauge", "1 while the manager is connected to the node, else 0.", _NODE)
-PULL_GAUGES: tuple[tuple[Metric, Callable[[PullStatus], float]], ...] = (
+PULL_GAUGES: tuple[tuple[Metric, Callable[[PullStatus], float | None]], ...] = (
     (
         _metric("pull_up", "gauge", "1 while the log is pulled, 0 while something prevents it.", _PULL),
         lambda pull: float(pull.state == "streaming"),
@@ -33,11 +33,13 @@ PULL_GAUGES: tuple[tuple[Metric, Callable[[PullStatus], float]], ...] = (
         lambda pull: float(pull.state == "stopped"),
     ),
     (
-        _metric("pull_lag_records", "gauge", "Records on the node that are not written yet.", _PULL),
+        _metric(
+            "pull_lag_records", "gauge", "Records on the node that are not written yet; none while it is away.", _PULL
+        ),
         lambda pull: pull.lag_records,
     ),
     (
-        _metric("pull_lag_bytes", "gauge", "Bytes on the node that are not written yet.", _PULL),
+        _metric("pull_lag_bytes", "gauge", "Bytes on the node that are not written yet; none while it is away.", _PULL),
         lambda pull: pull.lag_bytes,
     ),
     (
@@ -100,7 +102,8 @@ class ManagerCollector(Collector):
         for pull in status.pulls:
             labels = {"node": pull.node, "log": pull.log, "subscriber": pull.subscriber}
             for metric, value in (*PULL_GAUGES, *PULL_COUNTERS):
-                _add(families, metric, labels, value(pull))
+                if (found := value(pull)) is not None:
+                    _add(families, metric, labels, found)
         _add(families, HELD, {}, status.held_bytes)
         _add(families, OPEN_FILES, {}, status.counters.get("files_open", 0))
         for key, metric in COUNTERS.items():

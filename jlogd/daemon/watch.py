@@ -77,12 +77,14 @@ _FAILED = {
     int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): "handshake",
     int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): "handshake",
 }
+_MISMATCH = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
 _ACCEPTED, _GONE = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_DISCONNECTED)
 WATCHED = _ACCEPTED | _GONE | sum(_FAILED)
 # In struct tcp_info of the kernel since 4.1: what the peer acknowledged, what it sent.
 _TCP_INFO_BYTES = 136
 _ACKED_AND_RECEIVED = struct.Struct("=QQ")
 _ACKED_AT = 120
+_WHY = ": it came without keys to an address that demands them, or with keys to one that has none"
 _NO_LINGER = struct.pack("ii", 1, 0)
 _PAGE_BYTES = resource.getpagesize()
 
@@ -123,7 +125,7 @@ class Watch:
         self._heard: Counter[int] = Counter()
         self._sent: Counter[int] = Counter()
         self._faults: dict[bytes, tuple[int, float]] = {}
-        self._failed = ""
+        self._failed = self._why = ""
         self._trimmed = 0.0
         self.looks = 0
         self.sessions: frozenset[int] = frozenset()  # descriptors of those that have one; replaced as a whole
@@ -212,6 +214,7 @@ class Watch:
                     self._went(value)
                 else:
                     self._failed = _FAILED.get(event, "")
+                    self._why = _WHY if value == _MISMATCH else ""
 
     def _came(self, descriptor: int) -> None:
         self._forget(descriptor)
@@ -233,7 +236,7 @@ class Watch:
         if self._failed and not (found is not None and found.cut):
             peer = found.peer if found is not None else "unknown"  # it went before it could be looked at
             if self._tally.count(self._failed, peer):
-                _log.warning("%s did not get through ZeroMQ's greeting", peer)
+                _log.warning("%s did not get through ZeroMQ's greeting%s", peer, self._why)
         self._failed = ""
         self._forget(descriptor)
 

@@ -35,10 +35,12 @@ _log = logging.getLogger("jlogd.manager")
 Wanted = Callable[[ManagedNode, list[str]], list[Source]]
 
 TICK_SECONDS = 0.1
-# Credit of one pull: enough for full speed with few of them, a share of the memory with many. A node sends a batch
-# whatever is left of its credit, so each may go beyond it by one.
-WINDOW_BYTES_MAX = 4 << 20
+# Credit of one pull: enough that the next round gathers while one is written, with few of them; a share of the memory
+# and of the node's with many. A node sends a batch whatever is left of its credit, so each may go beyond it by one.
+WINDOW_BYTES_MAX = 8 << 20
 WINDOW_BYTES_MIN = 16 << 10
+# What all pulls of one node may have under way: a node grants a fixed sum, to all who ask (CREDIT_BYTES_TOTAL there).
+NODE_BYTES = 32 << 20
 # Questions after the state of a log, of all nodes together, a second.
 STATS_A_SECOND = 50
 STAT_SECONDS_MIN = 2.0
@@ -67,6 +69,7 @@ class Hub:
         self.sessions: dict[str, NodeSession] = {}
         self.state = state
         self.note = note[: messages.NOTE_LENGTH_MAX]
+        self.is_leaving = False  # the manager is decommissioned
         self._put = put
         self._pair = pair
         self._memory = memory_bytes
@@ -144,9 +147,10 @@ class Hub:
         self._held += parcel.bytes
         self._put(parcel)
 
-    def window(self) -> int:
+    def window(self, of_node: int) -> int:
         pulls = sum(len(session.pulls) for session in self.sessions.values()) or 1
-        return max(WINDOW_BYTES_MIN, min(WINDOW_BYTES_MAX, self._memory // pulls))
+        share = min(self._memory // pulls, NODE_BYTES // max(1, of_node))
+        return max(WINDOW_BYTES_MIN, min(WINDOW_BYTES_MAX, share))
 
     def stat_seconds(self) -> float:
         pulls = sum(len(session.pulls) for session in self.sessions.values())

@@ -7,8 +7,9 @@
                  of several logs, or with parts that were left to someone else: each batch must stand in them, in order.
                  That nothing is there twice is for the ledger's counts then.
 
-Records that a marked line of the file says are missing are not asked for. It needs no manager to run, and one may run
-meanwhile: the ledger is looked at as it is at one moment. A hash for each path is held, and one batch.
+Records that a marked line of the file says are missing are not asked for, nor what was pulled before the log began
+anew. It needs no manager to run, and one may run meanwhile: the ledger is looked at as it is at one moment. A hash for
+each path is held, and one batch.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import zstandard
 from jlogd.entry import open as open_log
 from jlogd.errors import JlogError
 from jlogd.journal.batch import Batch, Gap, encode
+from jlogd.journal.types import LogStat
 from jlogd.log import Log
 from jlogd.manager.census import open_on
 from jlogd.manager.config import ManagerConfig, TextLog, wanted
@@ -133,7 +135,9 @@ def _compare(key: str, state: SourceState, files: Mapping[str, FileState], place
         stat = log.stat()
         if stat.uuid != state.uuid:
             return JournalReport(source=key, judgement="unknown", text="the log was made anew since")
-        first = max(stat.first, state.start)
+        if stat.next < state.next:
+            return JournalReport(source=key, judgement="unknown", text=_short(stat, state))
+        first = max(stat.first, state.since or state.start)
         if first >= state.next:
             return JournalReport(
                 source=key, judgement="right", first=state.next, text="the node holds none of it any more"
@@ -147,6 +151,13 @@ def _compare(key: str, state: SourceState, files: Mapping[str, FileState], place
             return run.report()
         finally:
             run.close()
+
+
+def _short(stat: LogStat, state: SourceState) -> str:
+    return (
+        f"the log ends at record {stat.next - 1}, and {state.next - 1} was pulled: was an old copy of its spool "
+        "restored? See jlogctl manager status"
+    )
 
 
 @dataclass
@@ -204,7 +215,7 @@ class _Run:
 
     def _excuse(self) -> str:
         """Why what was not found may be right all the same."""
-        if self.state.restarts:
+        if self.state.restarts and (self._lost or not self.state.since):
             return "; but the log began anew, or elsewhere by decision: marked lines in the files tell"
         if self._moved & set(self.expected):
             return "; but a file of it was renamed or removed, and may have had them"

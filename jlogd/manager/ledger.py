@@ -40,7 +40,9 @@ Status = Literal["live", "left", "moved", "compressed"]
 class SourceState(msgspec.Struct, array_like=True, frozen=True):
     """How far one log of one node was pulled. Records and bytes are those written, `lost` those that gaps named.
 
-    `last_*` describe the last batch: whoever has another one at that place is not the log this was pulled from.
+    `since` is the first record after the last time the log began anew or elsewhere (0: it never did, or an older
+    version did not write it down). `last_*` describe the last batch: whoever has another one at that place is not the
+    log this was pulled from.
     """
 
     uuid: str
@@ -56,6 +58,7 @@ class SourceState(msgspec.Struct, array_like=True, frozen=True):
     lost: int = 0
     restarts: int = 0
     output: str = "files"
+    since: int = 0
 
 
 class FileState(msgspec.Struct, array_like=True, frozen=True):

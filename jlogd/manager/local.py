@@ -200,13 +200,16 @@ class LocalPull:
         why = _went_back(journal, state)
         if not why:
             return ""
-        self.stopped = True
-        with self._changed:
-            self._changed.wait_for(lambda: self._decided or self._ending.is_set(), RETRY_SECONDS_MAX)
-        raise JlogError(
+        told = (
             f"the numbers of {self.source} went back: {why}. Was an old copy of the spool restored? Its records wait; "
             f"look, and go on with `jlogctl manager resume {self.source.origin.node} {self.source.origin.log} --text`"
         )
+        if told != self.error:  # before it waits: whoever is to decide must know
+            _log.error("%s", told)
+        self.error, self.stopped = told, True
+        with self._changed:
+            self._changed.wait_for(lambda: self._decided or self._ending.is_set(), RETRY_SECONDS_MAX)
+        raise JlogError(told)
 
 
 def _went_back(journal: Journal, state: SourceState) -> str:

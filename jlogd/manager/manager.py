@@ -14,13 +14,15 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jlogd.manager import orders
 from jlogd.manager.compress import Compressor
-from jlogd.manager.config import ManagedNode, ManagerConfig, wanted
-from jlogd.manager.files import FileOptions, FileOutput
+from jlogd.manager.config import ManagedNode, ManagerConfig, output_of, wanted
+from jlogd.manager.files import FileOutput
+from jlogd.manager.handles import FileOptions
 from jlogd.manager.hub import Hub
 from jlogd.manager.ledger import LmdbLedger
 from jlogd.manager.output import Output
@@ -28,7 +30,17 @@ from jlogd.manager.outputs import JournalOutput, StdoutOutput, SyslogOutput
 from jlogd.manager.parcel import Parcel, Source
 from jlogd.manager.recovery import recover
 from jlogd.manager.rounds import Rounds
-from jlogd.manager.status import STUCK_SECONDS, Leaving, ManagerStatus, is_drained, node_status, problems, pull_status
+from jlogd.manager.status import (
+    STUCK_SECONDS,
+    Leaving,
+    ManagerStatus,
+    is_away,
+    is_drained,
+    node_status,
+    problems,
+    pull_status,
+    waits_for,
+)
 from jlogd.manager.store import PosixStore
 from jlogd.manager.template import Template
 from jlogd.wire.keys import read_pair
@@ -64,6 +76,12 @@ class Manager:
         self.stuck_seconds = STUCK_SECONDS
         self._leaving: Leaving = ""
         self._leaving_since = 0.0
+        self._waits: list[str] = []
+        self._away: list[str] = []
+        self._asked = 0.0
+        self._order: Path | None = None  # that it is decommissioned by
+        self._is_gone = False  # no nodes any more
+        self._deciding = threading.Lock()  # guards what nodes the hub has: of `reload`, and of the orders' thread
         self._cut_back = 0
         self._stopped = threading.Event()
         self._clerk = threading.Thread(target=self._carry_out, name="jlogd orders", daemon=True)
@@ -75,18 +93,26 @@ class Manager:
         self.hub.start()
         # Looked at before the nodes are: a manager that was decommissioned makes no subscribers anew.
         for path, order in orders.given(self.ledger.directory):
-            if isinstance(order, orders.Decommission) and order.manager == self.name and not order.drain:
-                self._obey(path, order)
+            if isinstance(order, orders.Decommission) and order.manager == self.name:
+                self.hub.is_leaving = True
+                if not order.drain:
+                    self._obey(path, order)
         if not self._leaving:
             self._apply()
         self._clerk.start()
-        _log.info("manager %s pulls from %d nodes into %s", self.name, len(self.config.node), self.config.files)
+        if self._leaving:
+            return _log.warning("%s", self._gone())
+        config = self.config
+        places = dict.fromkeys(output_of(config, rule).partition(":")[2] or "standard output" for rule in config.rules)
+        nodes = f"{len(config.node)} node{'' if len(config.node) == 1 else 's'}"
+        _log.info("manager %s pulls from %s into %s", self.name, nodes, ", ".join(places))
 
     def reload(self, config: ManagerConfig) -> None:
         """Go over to other nodes and rules. What else is in it takes effect at the next start."""
-        self.config = config
-        if not self._leaving:
-            self._apply()
+        with self._deciding:
+            self.config = config
+            if not self._is_gone:
+                self._apply()
 
     def stop(self) -> None:
         """Write what was read, tell the nodes, let go of everything."""
@@ -119,13 +145,21 @@ class Manager:
             ],
             problems=self.problems(),
             leaving=self._leaving,
+            waits=self._waits,
+            away=self._away,
+            order=self._order.name if self._order is not None else "",
         )
 
     def problems(self) -> list[str]:
         """What is wrong, in words. From any thread."""
         if self.hub.failed or any(rounds.failed for rounds in [self.rounds, *list(self._others.values())]):
             return ["a thread of the manager failed: nothing is pulled until it is started again; its log says why"]
-        return problems(list(self.hub.sessions.values()), self._trouble, self.stuck_seconds)
+        gone = [self._gone()] if self._leaving == "let go" else []
+        return gone + problems(list(self.hub.sessions.values()), self._trouble, self.stuck_seconds)
+
+    def _gone(self) -> str:
+        undo = f"remove {self._order} and start it again" if self._order is not None else "start it again"
+        return f"manager {self.name} was decommissioned and pulls nothing; to use it again, {undo}"
 
     def _carry_out(self) -> None:
         """The thread of the orders."""
@@ -144,33 +178,55 @@ class Manager:
             if any(pull.phase == "stopped" and pull.source.origin.log == order.log for pull in pulls):
                 self.hub.resume(order.node, order.log, order.at)
                 orders.done(path)
-        elif order.manager == self.name and self._leaving != "let go":
-            self._leave(order.drain)
+        elif order.manager == self.name:
+            if path != self._order:
+                self._away, self._asked = [], time.monotonic()
+                self._order = path
+            if self._leaving != "let go":
+                self._leave(order.drain)
 
     def _leave(self, drain: bool) -> None:
         """Let the subscribers go, once everything the nodes had when this was asked is written, if `drain`."""
         if not self._leaving:
             _log.warning("manager %s is decommissioned%s", self.name, ": it drains first" if drain else "")
             self._leaving, self._leaving_since = "draining", time.monotonic()
-        sessions = list(self.hub.sessions.values())
-        if drain and not all(is_drained(session, self._leaving_since) for session in sessions):
+            self.hub.is_leaving = True
+        if drain and not self._drained():
             return
-        self.hub.set_nodes([], lambda _node, _logs: [])
+        with self._deciding:
+            self._is_gone = True
+            self.hub.set_nodes([], lambda _node, _logs: [])
         if not self.hub.sessions:
             if drain:  # what is drained stays so: started again, it has nothing to pull
                 orders.withdraw(self.ledger.directory, orders.Decommission)
-                orders.give(self.ledger.directory, orders.Decommission(self.name))
+                self._order = orders.give(self.ledger.directory, orders.Decommission(self.name))
             self._leaving = "let go"
+
+    def _drained(self) -> bool:
+        """Whether everything is written. Nodes that are away hold up only themselves: once nothing else is left the
+        others are let go, and these are drained when they are back."""
+        since = self._leaving_since
+        sessions = list(self.hub.sessions.values())
+        left = [session for session in sessions if not is_drained(session, since)]
+        self._waits = [text for session in left for text in waits_for(session, since)]
+        away = sorted(session.node.name for session in left if is_away(session, self._asked))
+        alone = len(away) == len(left)
+        self._away = away if alone and len(away) == len(sessions) else []
+        if alone and away and not self._away:
+            with self._deciding:
+                self._apply(away)
+        return not left
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def _apply(self) -> None:
+    def _apply(self, names: Sequence[str] | None = None) -> None:
+        """Have the hub pull from the nodes of the configuration, or from those of them."""
         config = self.config
 
         def of_node(node: ManagedNode, logs: list[str]) -> list[Source]:
             return wanted(config, self.name, node, logs)
 
-        self.hub.set_nodes(config.node, of_node)
+        self.hub.set_nodes([node for node in config.node if names is None or node.name in names], of_node)
 
     def _make_rounds(self) -> Rounds:
         return Rounds(

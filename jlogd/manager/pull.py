@@ -7,7 +7,8 @@
     subscribe    from where the manager is; the node's own position only says what may be pruned
     streaming    deliveries become parcels; what was committed is checkpointed on the node, and its credit given back
 
-What the node refuses is tried again, with growing pauses. All of it runs in the hub's thread.
+What the node refuses is tried again, with growing pauses; so is a log that it does not have (absent). All of it runs
+in the hub's thread.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from heapq import merge
 from typing import Literal, Protocol
 
-from jlogd.errors import FormatError, SubscriberExists
+from jlogd.errors import FormatError, LogNotFound, SubscriberExists
 from jlogd.journal.batch import Batch, Gap, decode, decode_header
 from jlogd.journal.types import LogStat
 from jlogd.manager.ledger import SourceState
@@ -37,7 +38,9 @@ CHECKPOINT_SECONDS = 0.25
 # Rates are averages over this time.
 RATE_SECONDS = 3.0
 
-Phase = Literal["waiting", "opening", "looking", "subscribing", "streaming", "stopped"]
+Phase = Literal["waiting", "absent", "opening", "looking", "subscribing", "streaming", "stopped"]
+# What the node does not have: the log; or, of a manager that is decommissioned, the subscriber.
+Absent = Literal["", "log", "subscriber"]
 Answered = Callable[[FromDaemon], None]
 
 
@@ -65,6 +68,10 @@ class Session(Protocol):
     def window(self) -> int:
         """Bytes of credit for one pull."""
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the manager is decommissioned: what was let go is not made anew."""
+
 
 class Pull:
     """See the module's text. `describe` may be called from any thread."""
@@ -75,6 +82,11 @@ class Pull:
         self.error = ""
         self.state = state
         self.next = state.next if state else None
+        self._begun = 1  # where the node had it begin, while nothing is in the ledger
+        self.absent: Absent = ""
+        self.absent_since = 0.0  # monotonic seconds
+        self.before_loss = ""  # what it was at when the session was lost
+        self._made = False  # the subscriber, by this object
         self.stat: LogStat | None = None
         self.told_at = 0.0  # when the log's state was told last
         self.moved = time.monotonic()  # when something was last committed, or there was nothing to commit
@@ -106,6 +118,8 @@ class Pull:
 
     def down(self, why: str) -> None:
         """The session is gone."""
+        if self._up:
+            self.before_loss = self.error or self.phase
         self._up = False
         self._sub = self._look = 0
         self._checkpointing = False
@@ -115,7 +129,7 @@ class Pull:
 
     def tick(self, now: float) -> None:
         """A few times a second."""
-        if self._up and self.phase == "waiting" and now >= self._retry_at:
+        if self._up and self.phase in ("waiting", "absent") and now >= self._retry_at:
             self._begin()
         if self.phase == "streaming":
             self._checkpoint(now)
@@ -127,8 +141,17 @@ class Pull:
     def told(self, stat: LogStat) -> None:
         """How the log is now."""
         self.stat, self.told_at = stat, time.monotonic()
-        if self.state is None or stat.next <= self.state.next:
+        if stat.next <= max(self.following, stat.first):
             self.moved = time.monotonic()
+
+    def hurry(self) -> None:
+        """The log is there now."""
+        self._retry_at = 0.0
+
+    @property
+    def following(self) -> int:
+        """The first record that is not written. A subscriber that another manager had may begin anywhere."""
+        return self.state.next if self.state is not None else self._begun
 
     def close(self) -> None:
         """Let the name go, what was committed checkpointed."""
@@ -163,13 +186,20 @@ class Pull:
     # ---- from the first word to the subscription -------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self.phase = "opening"
+        if not self.absent:  # it is looked for again and again, and stays absent
+            self.phase = "opening"
+        else:
+            self._retry_at = float("inf")
         self._mark = ""
         self._session.ask(messages.OpenLog(1, self.source.origin.log), self._opened)
 
     def _opened(self, answer: FromDaemon) -> None:
+        if isinstance(answer, messages.Refused) and answer.code == LogNotFound.code:
+            name = self.source.origin.log
+            return self._is_absent("log", f"the node has no log {name}; it is pulled once there is one")
         if not isinstance(answer, messages.Opened):
             return self._refused(answer)
+        self.phase, self.absent = "opening", ""
         self._uuid = answer.uuid
         self._session.ask(messages.Stat(1, self.source.origin.log), self._looked)
 
@@ -190,6 +220,8 @@ class Pull:
             _log.warning("%s is another log than was pulled before: it begins anew", self.source)
         elif self.next is not None and stat.next < self.next:
             return self._went_back(f"it ends at record {stat.next - 1}, and {self.next - 1} was written already")
+        if known is None and self.state is not None and self._session.is_leaving:
+            return self._is_absent("subscriber", "the node keeps nothing for it any more")
         if known is None:
             start = "begin" if self.next is None else max(self.next, stat.first)
             request = messages.SubscriberAdd(1, self.source.origin.log, self.source.subscriber, start)
@@ -202,6 +234,7 @@ class Pull:
         if not isinstance(answer, messages.Done) and not exists:
             return self._refused(answer)
         if not exists:
+            self._made = True
             _log.info("made subscriber %s of %s", self.source.subscriber, self.source)
         self._verify()
 
@@ -254,7 +287,16 @@ class Pull:
         )  # fmt: skip
         self._sub = self._session.subscribe(request, self._received)
 
+    def _is_absent(self, what: Absent, error: str) -> None:
+        """The node does not have it: there is nothing to pull, until there is."""
+        if not self.absent:
+            self.absent_since = time.monotonic()
+        self.absent = what
+        self._wait(error)
+        self.phase = "absent"
+
     def _refused(self, answer: FromDaemon) -> None:
+        self.absent = ""
         self._wait(getattr(answer, "message", f"the node answered {type(answer).__name__}"))
 
     def _wait(self, error: str) -> None:
@@ -277,10 +319,21 @@ class Pull:
             self.moved = time.monotonic()
             if self.next is None:
                 self.next = message.next
+            if self.state is None:
+                self._begin_at(message.next)
         elif isinstance(message, messages.Refused | messages.Ended):
             self._session.forget(self._sub)
             self._sub = 0
             self._refused(message)
+
+    def _begin_at(self, number: int) -> None:
+        """Nothing is in the ledger: whoever had this subscriber before decided where it begins."""
+        if number != self._begun and not self._made:
+            _log.warning(
+                "%s: the node has a subscriber %s already, and this ledger knows nothing of it (another manager, or "
+                "another ledger, had it): it begins at record %d", self.source, self.source.subscriber, number,
+            )  # fmt: skip
+        self._begun = number
 
     def _deliver(self, message: messages.Delivery, batches: memoryview | None) -> None:
         try:

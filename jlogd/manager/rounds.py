@@ -23,43 +23,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
-
-import msgspec
 
 from jlogd.errors import JlogError
 from jlogd.journal.batch import Batch, Gap
+from jlogd.manager.follow import HoleError, follow
 from jlogd.manager.ledger import Changes, LedgerFailed, LmdbLedger, SourceState
 from jlogd.manager.output import Output
-from jlogd.manager.parcel import Item, Mark, Parcel, Source
+from jlogd.manager.parcel import Item, Parcel, Source
+from jlogd.manager.trouble import Trouble, longer
 
 _log = logging.getLogger("jlogd.manager")
 
 # One round: large enough that its sync is spread over much, small enough for the memory of a few.
 ROUND_BYTES = 32 << 20
 SOURCES_MAX = 500
-# Pauses before something that failed is tried again: a full disk is looked at often enough, and not all the time.
-RETRY_SECONDS_MIN = 0.5
-RETRY_SECONDS_MAX = 30.0
 # How often outputs are given time, and the longest wait for something to do.
 IDLE_SECONDS = 1.0
-
-
-class HoleError(JlogError):
-    """What arrived does not follow what was written."""
-
-    code = "hole"
-
-
-@dataclass(slots=True)
-class Trouble:
-    """Why a source waits, since when, and until when (both monotonic seconds)."""
-
-    error: str
-    since: float
-    until: float
-    pause: float
 
 
 class Rounds:
@@ -325,7 +306,7 @@ class Rounds:
         self._put_back(parcels)
         source = parcels[0].source
         before = self._troubles.get(source.key)
-        trouble = _longer(before, str(error), self._clock())
+        trouble = longer(before, str(error), self._clock())
         with self._changed:
             self._troubles[source.key] = trouble
         if before is None or before.error != trouble.error:
@@ -333,7 +314,7 @@ class Rounds:
 
     def _ledger_failed(self, error: LedgerFailed) -> None:
         """Whether the last transaction is there is not known: open the ledger anew, and believe what it says."""
-        trouble = _longer(self._ledger_trouble, str(error), self._clock())
+        trouble = longer(self._ledger_trouble, str(error), self._clock())
         if self._ledger_trouble is None:
             _log.error("%s", error)
         self._ledger_trouble = trouble
@@ -352,56 +333,7 @@ class Rounds:
         self._ledger.commit(changes)
 
 
-def follow(parcel: Parcel, state: SourceState | None) -> tuple[list[Item], SourceState]:
-    """What of a parcel follows `state`, and the state after it. Raises `HoleError`."""
-    first = parcel.items[0].first
-    if state is None:
-        state = SourceState(parcel.uuid, first, first)
-    elif parcel.restart == state.restarts:
-        state = msgspec.structs.replace(state, uuid=parcel.uuid, next=first, restarts=state.restarts + 1)
-    elif state.uuid != parcel.uuid:
-        raise HoleError(f"it is of the log {parcel.uuid}, and {state.uuid} was pulled before")
-    state = msgspec.structs.replace(state, output=parcel.source.output.partition(":")[0])
-    items = []
-    for item in parcel.items:
-        trimmed = _since(item, state.next)
-        if trimmed is None:
-            continue
-        if trimmed.first != state.next:
-            raise HoleError(f"record {trimmed.first} came, and {state.next} was to come")
-        items.append(trimmed)
-        state = _after(state, trimmed)
-    return items, state
-
-
-def _since(item: Item, sequence: int) -> Item | None:
-    """What of an item is not below `sequence`."""
-    if isinstance(item, Mark):
-        return item if item.first >= sequence else None
-    if item.next <= sequence:
-        return None
-    if isinstance(item, Batch):
-        return item.since(sequence)
-    return item if item.first >= sequence else Gap(sequence, item.last, item.reason, item.detail)
-
-
-def _after(state: SourceState, item: Item) -> SourceState:
-    if isinstance(item, Mark):
-        return state
-    if isinstance(item, Gap):
-        return msgspec.structs.replace(state, next=item.next, lost=state.lost + item.count)
-    return msgspec.structs.replace(
-        state, next=item.next, epoch=item.epoch, last_first=item.first, last_count=item.count, last_crc=item.body_crc,
-        last_time=item.append_time, records=state.records + item.count, bytes=state.bytes + item.raw_bytes,
-    )  # fmt: skip
-
-
 def _merge(into: Changes, more: Changes) -> None:
     into.sources.update(more.sources)
     into.files.update(more.files)
     into.parts.update(more.parts)
-
-
-def _longer(before: Trouble | None, error: str, now: float) -> Trouble:
-    pause = RETRY_SECONDS_MIN if before is None else min(2 * before.pause, RETRY_SECONDS_MAX)
-    return Trouble(error, now if before is None else before.since, now + pause, pause)

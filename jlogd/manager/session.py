@@ -23,7 +23,7 @@ from jlogd.manager.ledger import SourceState
 from jlogd.manager.parcel import Parcel, Source
 from jlogd.manager.pull import Answered, Pull
 from jlogd.wire import messages
-from jlogd.wire.credentials import Credentials, failure_text
+from jlogd.wire.credentials import Credentials, failure_text, of_manager
 from jlogd.wire.link import Link
 from jlogd.wire.messages import PROTOCOL, PROTOCOL_MIN, FromDaemon
 
@@ -54,6 +54,7 @@ class Home(Protocol):
 
     context: zmq.Context[zmq.Socket[bytes]]
     note: str
+    is_leaving: bool
 
     def watch(self, session: NodeSession, descriptors: list[int]) -> None:
         """Call `session.receive` when one of these is readable."""
@@ -70,8 +71,8 @@ class Home(Protocol):
     def state(self, source: Source) -> SourceState | None:
         """How far a source was pulled."""
 
-    def window(self) -> int:
-        """Bytes of credit for one pull."""
+    def window(self, of_node: int) -> int:
+        """Bytes of credit for each of so many pulls of one node."""
 
     def stat_seconds(self) -> float:
         """How often each log is asked how far it is."""
@@ -89,6 +90,7 @@ class NodeSession:
         self.error = ""
         self.since = time.monotonic()  # when it came up, or went down
         self.listed = 0.0  # when its logs were listed last
+        self.logs: frozenset[str] = frozenset()  # those it had then
         self.pulls: dict[str, Pull] = {}
         self._home = home
         self._wanted = wanted
@@ -105,10 +107,15 @@ class NodeSession:
         self._stat_at = 0.0
         self._broken = ""
         self._key = 0  # which of the node's keys is tried
+        self._told = ""  # why it cannot be talked to, as the log has it
 
     @property
     def is_up(self) -> bool:
         return self._is_up
+
+    @property
+    def is_leaving(self) -> bool:
+        return self._home.is_leaving
 
     # ---- called by the hub -----------------------------------------------------------------------------------------
 
@@ -195,7 +202,7 @@ class NodeSession:
         self._broken = self._broken or why
 
     def window(self) -> int:
-        return self._home.window()
+        return self._home.window(len(self.pulls))
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
@@ -220,7 +227,11 @@ class NodeSession:
             why = self._broken or f"lost the node at {self.node.address}"
             _log.warning("node %s: %s", self.node.name, why)
         else:
-            why = self._broken or self._kept_out() or f"no answer from {self.node.address}"
+            why = self._broken or self._kept_out()
+            if why and why != self._told:  # not of our making, as an outage is: a person must do something
+                self._told = why
+                _log.warning("node %s: %s", self.node.name, why)
+            why = why or f"no answer from {self.node.address}"
         self._unlink()
         # Managers that lost a node at the same moment come back spread out.
         self._next_try = now + self._pause * random.uniform(0.5, 1.0)
@@ -239,7 +250,7 @@ class NodeSession:
         if not failure:
             return ""
         self._key += 1
-        return failure_text(self.node.address, failure, self._home.credentials(self.node))
+        return failure_text(self.node.address, failure, self._home.credentials(self.node), of_manager(self.node.name))
 
     def _unlink(self, linger_ms: int = 0) -> None:
         link, self._link = self._link, None
@@ -276,6 +287,7 @@ class NodeSession:
                 f"at {self.node.address} is node {welcome.node}, not {self.node.name}; see its [node] name"
             )
         self._is_up, self.error, self.since = True, "", time.monotonic()
+        self._told = ""
         self._pause = RETRY_SECONDS_MIN
         self._listed = 0.0
         for pull in self.pulls.values():
@@ -299,7 +311,7 @@ class NodeSession:
     def _logs(self, answer: FromDaemon) -> None:
         if not isinstance(answer, messages.Logs):
             return
-        self.listed = time.monotonic()
+        self.listed, self.logs = time.monotonic(), frozenset(answer.logs)
         wanted = {source.key: source for source in self._wanted(self.node, answer.logs)}
         for key in [key for key, pull in self.pulls.items() if wanted.get(key) != pull.source]:
             self.pulls.pop(key).close()
@@ -307,6 +319,8 @@ class NodeSession:
             if key not in self.pulls:
                 self.pulls[key] = Pull(self, source, self._home.state(source))
                 self.pulls[key].up()
+            elif self.pulls[key].absent == "log" and source.origin.log in self.logs:
+                self.pulls[key].hurry()
 
 
 def _keeper(pull: Pull) -> Answered:

@@ -17,9 +17,24 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from jlogd.journal.disk import IOVEC_MAX, Buffer
+
+# The end of a file that stays in the page cache, for those who look at what comes in; what is before it makes room. A
+# manager writes far more than anybody reads, and would push out what is read: the journals. It is faster, too: the
+# kernel takes pages that were just given back.
+CACHED_BYTES = 32 << 20
+# Room is made so much at a time: it costs a system call.
+UNCACHED_BYTES = 8 << 20
+
+T = TypeVar("T")
+
+
+class Map(Protocol):
+    """Does something to each of several things, perhaps at the same time, as `map` does."""
+
+    def __call__(self, function: Callable[[T], None], items: Iterable[T], /) -> Iterator[None]: ...
 
 
 class TextFile(Protocol):
@@ -76,12 +91,13 @@ class Store(Protocol):
 
 
 class PosixText:
-    """`TextFile` over a descriptor."""
+    """`TextFile` over a descriptor. What was synced leaves the page cache, but for the end of the file."""
 
-    __slots__ = ("_fd", "_inode")
+    __slots__ = ("_cached_from", "_fd", "_inode")
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._cached_from = max(0, os.fstat(fd).st_size - CACHED_BYTES)
         self._inode = os.fstat(fd).st_ino
 
     def append(self, buffers: Sequence[Buffer]) -> int:
@@ -95,6 +111,11 @@ class PosixText:
 
     def sync(self) -> None:
         os.fdatasync(self._fd)
+        until = self.size() - CACHED_BYTES
+        if until - self._cached_from >= UNCACHED_BYTES:
+            with suppress(OSError):  # it is advice
+                os.posix_fadvise(self._fd, self._cached_from, until - self._cached_from, os.POSIX_FADV_DONTNEED)
+            self._cached_from = until
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size
@@ -156,9 +177,6 @@ class PosixStore:
             os.close(fd)
 
 
-Sync = Callable[[str], None]
-
-
 class Directories:
     """The directories of text files: made where they are missing, and durable before a file in them is believed.
 
@@ -191,7 +209,7 @@ class Directories:
         """A name was made in the directory: durable with the next flush."""
         self._due[path] = None
 
-    def flush(self, map_syncs: Callable[[Sync, Iterable[str]], Iterator[None]]) -> None:
+    def flush(self, map_syncs: Map) -> None:
         """Make all of it durable. Raises OSError; what was not synced is synced by the next flush."""
         due = list(self._due)
         for _ in map_syncs(self._sync, due):

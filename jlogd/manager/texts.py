@@ -18,7 +18,8 @@ from jlogd.journal.journal import Journal
 from jlogd.manager import orders
 from jlogd.manager.compress import Compressor
 from jlogd.manager.config import TextLog
-from jlogd.manager.files import FileOptions, FileOutput
+from jlogd.manager.files import FileOutput
+from jlogd.manager.handles import FileOptions
 from jlogd.manager.ledger import LmdbLedger, SourceState
 from jlogd.manager.local import LocalPull
 from jlogd.manager.output import Output

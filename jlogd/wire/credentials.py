@@ -92,25 +92,47 @@ _GIVE_BOTH = (
 )
 
 
-def failure_text(address: str, failure: Failure, credentials: Credentials | None) -> str:
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where keys are given, in words: what gives both, what goes without, what names the client's and the daemon's."""
+
+    give: str
+    leave_out: str
+    key: str
+    server_key: str = ""
+
+
+_OF_CLIENT = Places(f"{_GIVE_KEY}; and {_GIVE_SERVER}", "leave out --key and --server-key", "the key of this client")
+
+
+def of_manager(node: str) -> Places:
+    """Where a manager has the keys for a node."""
+    table = f"[[manager.node]] {node}"
+    return Places(
+        f"set `[manager] key` to the file of the manager's key (`jlogd keys new NAME` makes one), and `key` of {table} "
+        "to the daemon's public key",
+        f"leave out `key` of {table}", "`[manager] key`", f" by `key` of {table}",
+    )  # fmt: skip
+
+
+def failure_text(address: str, failure: Failure, credentials: Credentials | None, places: Places = _OF_CLIENT) -> str:
     """Why the daemon did not let this client in, for people."""
     if failure == "unknown-client" and credentials is not None:
         pair = credentials.pair
         return (
-            f"the daemon at {address} does not know the key of this client ({pair.origin or pair.name}): have "
+            f"the daemon at {address} does not know {places.key} ({pair.origin or pair.name}): have "
             f'public_key = "{pair.public}" added to an [[auth.client]] table of its configuration, and reload it'
         )
     if failure == "unknown-client":
         return f"the daemon at {address} does not let this client in; its own log says why"
     if credentials is None:
-        return f"the daemon at {address} wants a key: {_GIVE_KEY}; and {_GIVE_SERVER}"
+        return f"the daemon at {address} wants a key: {places.give}"
     if failure == "mechanism":
-        return (
-            f"the daemon at {address} speaks without keys: leave out --key and --server-key, or use its other address"
-        )
+        return f"the daemon at {address} speaks without keys: {places.leave_out}, or use its other address"
     what = "the key" if len(credentials.server_keys) == 1 else f"any of the {len(credentials.server_keys)} keys"
     return (
-        f"what listens at {address} does not have {what} it should have ({', '.join(credentials.server_keys)}): "
+        f"what listens at {address} does not have {what} it should have{places.server_key} "
+        f"({', '.join(credentials.server_keys)}): "
         "compare with `jlogd keys show` on its host, and whether that address speaks without keys; if neither was "
         "changed, someone else may be answering"
     )
