@@ -134,12 +134,25 @@ class Catalogue:
         slim = f'SELECT rowid, start, "end", commit_number, origin FROM segments WHERE {where} IN {_LEAVES}'
         wanted = unheld(condensed, self._rows(slim, here), span, coarsest) if condensed else None
         if wanted is None:
-            return self.segments(series, family, span)
+            return self._with_rivals(series, family, span)
         rows = self._rows(
             f"SELECT {columns} FROM segments WHERE rowid IN (SELECT value FROM json_each(?))",
             [msgspec.json.encode(wanted).decode()],
         )
         return condensed + [_segment(row) for row in rows]
+
+    def _with_rivals(self, series: str, family: Family, span: Span) -> list[Segment]:
+        """All that overlap a span. Where several origins counted, who wins may be decided beyond its edges, by what
+        overlaps those that reach over them, and so on."""
+        found = self.segments(series, family, span)
+        while len({s.origin for s in found if not s.condensed}) > 1:
+            leaves = [s for s in found if not s.condensed]
+            wider = Span(min(span.start, *(s.start for s in leaves)), max(span.end, *(s.end for s in leaves)))
+            if wider == span:
+                break
+            span = wider
+            found = self.segments(series, family, span)
+        return found
 
     def has_series(self, name: str) -> bool:
         """Whether there is a series of that name: cheaper than all that `series` tells."""

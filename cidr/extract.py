@@ -27,7 +27,7 @@ from cidr.names import check_series
 from jlogd.errors import UsageError
 
 if TYPE_CHECKING:
-    from jlogd import Batch
+    import jlogd
 
 # Clocks differ a little; an event further in the future than this is counted when it was logged instead.
 FUTURE_SECONDS_MAX = 3600
@@ -85,7 +85,7 @@ def _pattern(rule: Rule) -> re.Pattern[bytes]:
 class Records:
     """The records of a batch: as one text of lines where none holds a newline, and one by one for who needs that."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: jlogd.Batch) -> None:
         """Raises FormatError when the batch does not hold as many records as it says."""
         self._batch = batch
         text = batch.text()

@@ -75,6 +75,7 @@ def test_a_log_that_no_node_has_is_a_problem_after_a_while(tmp_path: Path) -> No
         manager = found.begin(found.config(pull=(PullRule(logs=(LOG, "bouncelgo")),)))
         for node in (0, 1):
             until_state(found, node, "bouncelgo", "absent")
+            until_state(found, node, LOG, "streaming")
         assert manager.problems() == []
         manager.stuck_seconds = 0.0
         wrong = until(manager.problems, "the mistake is seen")

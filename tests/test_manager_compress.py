@@ -63,6 +63,25 @@ def test_a_closed_file_is_compressed() -> None:
     assert medium.ledger[1][path].status == "compressed" and made.output.stats()["compressed"] == 1
 
 
+def test_what_someone_puts_in_the_place_of_a_compressed_file_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even when the disk gives it the inode of the one that was there."""
+    monkeypatch.setattr(Medium, "inode", lambda *_: 1000)
+    medium = Medium()
+    made = manager(medium)
+    made.pull([node()])
+    [path] = medium.paths()
+    start = 0
+    while medium.ledger[1][path].status != "compressed":
+        closed(made, 1, start)
+        start += 1000
+    process = medium.disk.process()
+    if path in medium.paths():
+        process.unlink(Path(path))
+    process.open(Path(path), "create").append([b"to look at it"])
+    closed(made, 4, start)
+    assert medium.text(path) == b"to look at it"
+
+
 def test_what_comes_late_goes_into_the_next_part_and_is_compressed_too() -> None:
     medium, found = Medium(), node(6)
     made = manager(medium)

@@ -196,11 +196,11 @@ def test_a_new_epoch_changes_nothing(tmp_path: Path) -> None:
         found.nodes[0].stop()
         for head in (found.nodes[0].spool / LOG).glob("head-*"):
             head.unlink()  # the end of the log is to be found again: a recovery, and a new epoch
-        before = len(list((found.nodes[0].spool / LOG).glob("*.seg")))
+        before = set((found.nodes[0].spool / LOG).glob("*.seg"))
         found.nodes[0].start()
         append(found.nodes[0], *numbered(10, 10))
         assert found.until_lines(20) == numbered(0, 20)
-        assert len(list((found.nodes[0].spool / LOG).glob("*.seg"))) > before
+        assert set((found.nodes[0].spool / LOG).glob("*.seg")) - before  # the first one may be pruned already
 
 
 def test_records_that_another_consumer_took_are_marked(tmp_path: Path) -> None:

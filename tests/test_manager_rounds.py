@@ -16,7 +16,7 @@ from model_disk import Crash, Fault
 
 from jlogd.journal.batch import Gap, encode
 from jlogd.manager.handles import FileOptions
-from jlogd.manager.ledger import LedgerFailed
+from jlogd.manager.ledger import LedgerFailed, counts
 from jlogd.manager.parcel import Mark, Parcel
 
 SMALL = FileOptions(open_files_max=2)
@@ -284,6 +284,17 @@ def test_a_file_that_was_removed_is_begun_anew(restarted: bool) -> None:
     medium.disk.process().unlink(Path(path))
     touched(medium, manager, restarted).pull([node])
     assert medium.text(path) == b"record 3\nrecord 4\nrecord 5\n"
+
+
+def test_files_removed_in_the_second_they_were_made_are_all_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk gives the inode of a removed file to the next one; so does this one."""
+    monkeypatch.setattr(Medium, "inode", lambda *_: 1000)
+    medium, manager, node, path = one()
+    for count in (4, 5, 6):
+        medium.disk.process().unlink(Path(path))
+        manager.pull([Node("n0", node.items[:count])])
+    sources, files, _ = medium.ledger
+    assert counts(files)[node.source.key] == (sources[node.source.key].records, 0) == (6, 0)
 
 
 def test_another_file_in_its_place_is_left_alone(restarted: bool) -> None:

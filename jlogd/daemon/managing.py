@@ -137,7 +137,8 @@ class ManagerDaemon:
         """Say what runs where; the same in a few words."""
         config = self.config
         _log.info("jlogd %s runs manager %s on %s", VERSION, config.manager_name, path)
-        return f"{len(config.manager.node)} nodes into {config.manager.files}"
+        count = len(config.manager.node)
+        return f"{count} node{'' if count == 1 else 's'} into {config.manager.files}"
 
 
 def _make(config: Config) -> Manager | None:

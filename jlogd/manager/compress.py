@@ -105,10 +105,27 @@ class Compressor:
         return over and state.status == "live" and not state.open and path not in self._refused
 
     def _remove(self, path: str, state: FileState) -> None:
-        if self._store.identity(path) == state.inode:
+        if self._store.identity(path) == state.inode and self._is_unchanged(path, state):
             with suppress(FileNotFoundError):
                 self._store.unlink(path)
             self._store.sync_dir(os.path.dirname(path))
+
+    def _is_unchanged(self, path: str, state: FileState) -> bool:
+        """Whether a file is still what was compressed: an inode may be given to another file, and someone may have
+        written to it meanwhile."""
+        try:
+            file = self._store.open(path)
+        except OSError:
+            return False
+        try:
+            crc = 0
+            if file.size() != state.length:
+                return False
+            for piece in _pieces(file, state.length):
+                crc = crc32c(piece, crc)
+            return crc == state.crc
+        finally:
+            file.close()
 
     def _tried(self, path: str, state: FileState) -> None:
         try:

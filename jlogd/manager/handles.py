@@ -13,6 +13,7 @@ At most `open_files_max` files are held open; the one that was not written for t
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 from collections import Counter, OrderedDict
@@ -317,7 +318,14 @@ class OpenFiles:
         _log.info("%s was renamed or removed; a new file is begun", path)
         self.counters["moved"] += 1
         moved = msgspec.structs.replace(state, status="moved", open=False)
-        self.pending.files[f"{path}#{state.inode}-{state.made}"] = moved
+        self.pending.files[self._key_of_moved(path, moved)] = moved
+
+    def _key_of_moved(self, path: str, moved: FileState) -> str:
+        """A key that is free, or was chosen for this very file by a round that failed: the inode of a file that was
+        removed is given out again, perhaps within the same second."""
+        key = f"{path}#{moved.inode}-{moved.made}"
+        names = itertools.chain([key], (f"{key}-{number}" for number in itertools.count(2)))
+        return next(name for name in names if self.pending.files.get(name) == moved or self._state(name) is None)
 
     def _release(self, handle: Handle) -> None:
         """Close a file that is as the ledger says, and say so in it."""

@@ -312,7 +312,7 @@ class Pull:
         if isinstance(message, messages.Delivery):
             self._deliver(message, batches)
         elif isinstance(message, messages.Subscribed):
-            self.phase, self.error, self._pause = "streaming", "", RETRY_SECONDS_MIN
+            self.phase, self.error = "streaming", ""
             self._window, self._taken = message.credit, 0
             self._checkpointed = 0
             self._committed = self.state.next if self.state is not None and not self._mark else 0
@@ -372,6 +372,7 @@ class Pull:
         self._bytes += state.bytes - (before.bytes if before else 0)
         self.state = state
         self.moved = time.monotonic()
+        self._pause = RETRY_SECONDS_MIN
         self._committed = max(self._committed, state.next)
         if self._sub and parcel.token == self._sub:
             self._give_back(parcel.bytes)

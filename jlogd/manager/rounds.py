@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 
-from jlogd.errors import JlogError
+from jlogd.errors import FormatError, JlogError
 from jlogd.journal.batch import Batch, Gap
 from jlogd.manager.follow import HoleError, follow
 from jlogd.manager.ledger import Changes, LedgerFailed, LmdbLedger, SourceState
@@ -227,7 +227,7 @@ class Rounds:
             self._commit(parcels)
         except LedgerFailed:
             raise
-        except (JlogError, OSError) as error:
+        except Exception as error:  # whatever one source brings, the others are to be written
             if is_last:
                 self._failed(parcels, error)
             return False
@@ -247,7 +247,7 @@ class Rounds:
 
     def _refuse(self, source: Source, why: str, size: int) -> None:
         self._counters["refused"] += 1
-        _log.error("%s: %s; it is pulled again from there", source, why)
+        _log.error("%s: %s; it is pulled again from what was written", source, why)
         with self._changed:
             size += sum(parcel.bytes for parcel in self._waiting.pop(source.key, ()))
         self._refused(source, self.state(source), size)
@@ -302,15 +302,19 @@ class Rounds:
     # ---- trouble ---------------------------------------------------------------------------------------------------
 
     def _failed(self, parcels: Sequence[Parcel], error: Exception) -> None:
-        """One source cannot be written: it waits, and its parcels with it."""
-        self._put_back(parcels)
+        """One source cannot be written: it waits, and its parcels with it. What came damaged is asked for again."""
         source = parcels[0].source
+        if isinstance(error, FormatError):
+            return self._refuse(source, f"what came is damaged: {error}", sum(parcel.bytes for parcel in parcels))
+        self._put_back(parcels)
+        expected = isinstance(error, JlogError | OSError)
+        text = str(error) if expected else f"{type(error).__name__}: {error}; this is a mistake of jlogd"
         before = self._troubles.get(source.key)
-        trouble = longer(before, str(error), self._clock())
+        trouble = longer(before, text, self._clock())
         with self._changed:
             self._troubles[source.key] = trouble
         if before is None or before.error != trouble.error:
-            _log.error("%s cannot be written: %s", source, trouble.error)
+            _log.error("%s cannot be written: %s", source, trouble.error, exc_info=None if expected else error)
 
     def _ledger_failed(self, error: LedgerFailed) -> None:
         """Whether the last transaction is there is not known: open the ledger anew, and believe what it says."""

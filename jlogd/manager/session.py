@@ -12,12 +12,13 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import zmq
 
 from jlogd.errors import ProtocolError
+from jlogd.journal.types import NAME
 from jlogd.manager.config import ManagedNode
 from jlogd.manager.ledger import SourceState
 from jlogd.manager.parcel import Parcel, Source
@@ -32,6 +33,8 @@ _log = logging.getLogger("jlogd.manager")
 # Pauses between attempts to connect: at once after a restart of the node, and little work when it stays away.
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 10.0
+# A session that lasted so long was a good one. A node that greets and then sends nonsense is not tried all the time.
+STEADY_SECONDS = 2.0
 # From connect to welcome; nothing in between touches a disk.
 HELLO_SECONDS = 10.0
 PING_SECONDS = 5.0
@@ -107,6 +110,7 @@ class NodeSession:
         self._stat_at = 0.0
         self._broken = ""
         self._key = 0  # which of the node's keys is tried
+        self._wrong_names: list[str] = []
         self._told = ""  # why it cannot be talked to, as the log has it
 
     @property
@@ -233,6 +237,8 @@ class NodeSession:
                 _log.warning("node %s: %s", self.node.name, why)
             why = why or f"no answer from {self.node.address}"
         self._unlink()
+        if self._is_up and now - self.since >= STEADY_SECONDS:
+            self._pause = RETRY_SECONDS_MIN
         # Managers that lost a node at the same moment come back spread out.
         self._next_try = now + self._pause * random.uniform(0.5, 1.0)
         self._pause = min(2 * self._pause, RETRY_SECONDS_MAX)
@@ -288,7 +294,6 @@ class NodeSession:
             )
         self._is_up, self.error, self.since = True, "", time.monotonic()
         self._told = ""
-        self._pause = RETRY_SECONDS_MIN
         self._listed = 0.0
         for pull in self.pulls.values():
             pull.up()
@@ -311,8 +316,10 @@ class NodeSession:
     def _logs(self, answer: FromDaemon) -> None:
         if not isinstance(answer, messages.Logs):
             return
-        self.listed, self.logs = time.monotonic(), frozenset(answer.logs)
-        wanted = {source.key: source for source in self._wanted(self.node, answer.logs)}
+        self.listed = time.monotonic()
+        logs = self._sound(answer.logs)
+        self.logs = frozenset(logs)
+        wanted = {source.key: source for source in self._wanted(self.node, logs)}
         for key in [key for key, pull in self.pulls.items() if wanted.get(key) != pull.source]:
             self.pulls.pop(key).close()
         for key, source in wanted.items():
@@ -321,6 +328,18 @@ class NodeSession:
                 self.pulls[key].up()
             elif self.pulls[key].absent == "log" and source.origin.log in self.logs:
                 self.pulls[key].hurry()
+
+    def _sound(self, logs: Sequence[str]) -> list[str]:
+        """The names that can be those of logs: they become parts of paths, and of keys of the ledger."""
+        sound = [name for name in logs if NAME.fullmatch(name)]
+        wrong = sorted(set(logs) - set(sound))
+        if wrong and wrong != self._wrong_names:
+            _log.error(
+                "node %s has %d logs whose names no log can have, %.100r first; they are not pulled: is it a jlogd?",
+                self.node.name, len(wrong), wrong[0],
+            )  # fmt: skip
+        self._wrong_names = wrong
+        return sound
 
 
 def _keeper(pull: Pull) -> Answered:
