@@ -14,7 +14,7 @@ Pure functions of a `View` and a plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -167,14 +167,16 @@ def moves_of(plan: Plan, view: View, wall: float, drained: str = "", lost: str =
         for before, addresses in sorted(owners.items()):
             if before == wish.node:
                 continue
-            kind, why = (wish.kind, wish.why) if wish.kind != "keep" else _joins(bundle.name, wish.node, before)
+            kind, why = (
+                (wish.kind, wish.why) if wish.kind != "keep" else _joins(bundle.name, addresses, wish.node, before)
+            )
             found.append(Move(bundle.name, tuple(addresses), before, wish.node, kind, why))
     return found + _given_up(plan, view, lost)
 
 
-def _joins(bundle: str, node: str, before: str) -> tuple[str, str]:
+def _joins(bundle: str, addresses: Sequence[str], node: str, before: str) -> tuple[str, str]:
     """For addresses that are not where the rest of their bundle stays."""
-    return ("move" if before else "take"), f"belongs to {bundle}, which {node} has"
+    return ("move" if before else "take"), f"{_in_short(addresses)}: of {bundle}, which {node} has"
 
 
 def _given_up(plan: Plan, view: View, lost: str) -> list[Move]:
@@ -186,9 +188,12 @@ def _given_up(plan: Plan, view: View, lost: str) -> list[Move]:
     for owner, addresses in sorted(owners.items()):
         if owner not in ("", lost):
             known = in_order(addresses)
-            name = known[0] if len(known) == 1 else f"{known[0]} and others"
-            found.append(Move(name, tuple(known), owner, "", "release", "not in this configuration"))
+            found.append(Move(_in_short(known), tuple(known), owner, "", "release", "not in this configuration"))
     return found
+
+
+def _in_short(addresses: Sequence[str]) -> str:
+    return addresses[0] if len(addresses) == 1 else f"{addresses[0]} and others"
 
 
 def is_new(plan: Plan, view: View) -> bool:
