@@ -23,11 +23,12 @@ Path = tuple[str | int, ...]
 _BLANK = re.compile(r"[ \t]*")
 _BLANK_LINES = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-# The four kinds of strings. Multi-line ones may end in up to two quotes of their own before the closing three.
+# The four kinds of strings. Multi-line ones may end in up to two quotes of their own before the closing three. No
+# possessive quantifiers: Python 3.11.2, which Debian 12 has, gets them wrong. Nothing here can match in two ways.
 _STRING = re.compile(
-    r'"""(?:[^"\\]++|\\.|"(?!""))*+"""+'
-    r"|'''(?:[^']++|'(?!''))*+'''+"
-    r'|"(?:[^"\\\n]++|\\.)*+"'
+    r'"""[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*"""+'
+    r"|'''[^']*(?:'(?!'')[^']*)*'''+"
+    r'|"[^"\\\n]*(?:\\.[^"\\\n]*)*"'
     r"|'[^'\n]*'",
     re.DOTALL,
 )

@@ -188,7 +188,8 @@ class Manager:
     def _leave(self, drain: bool) -> None:
         """Let the subscribers go, once everything the nodes had when this was asked is written, if `drain`."""
         if not self._leaving:
-            _log.warning("manager %s is decommissioned%s", self.name, ": it drains first" if drain else "")
+            if self._clerk.ident is not None:  # at the start it is said in other words
+                _log.warning("manager %s is decommissioned%s", self.name, ": it drains first" if drain else "")
             self._leaving, self._leaving_since = "draining", time.monotonic()
             self.hub.is_leaving = True
         if drain and not self._drained():

@@ -39,8 +39,8 @@ _PRIORITY = re.compile(r"<([0-9]{1,3})>")
 _ISO_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
 # Lengths are not checked against the RFC's limits: a long name is better kept than refused.
 _HEADER_5424 = re.compile(rf"1 (-|{_ISO_TIME}) ([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+)(?: |$)")
-_ELEMENT = re.compile(r'\[([^ =\]"]+)((?: +[^ =\]"]+="(?:[^"\\]|\\.)*+")*) *\]', re.DOTALL)
-_PARAMETER = re.compile(r' +([^ =\]"]+)="((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_ELEMENT = re.compile(r'\[([^ =\]"]+)((?: +[^ =\]"]+="[^"\\]*(?:\\.[^"\\]*)*")*) *\]', re.DOTALL)
+_PARAMETER = re.compile(r' +([^ =\]"]+)="([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
 _ESCAPE = re.compile(r'\\(["\\\]])')
 # "Oct 11 22:14:15", with the year or fractions some devices add, or the ISO time that rsyslog writes to files.
 _CLOCK = r"([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]{1,6})?"
