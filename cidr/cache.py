@@ -96,7 +96,12 @@ class Run:
     def total(self, block: Block) -> int:
         """Sum of the counts in a block."""
         start, end = find_block(self.counts, block)
-        return int(self.sums[end] - self.sums[start])
+        return self.between(start, end)
+
+    def between(self, start: int, end: int) -> int:
+        """Sum of some rows. Prefix sums may have come round where it fits: their difference is right, modulo 2^64."""
+        difference = int(self.sums[end]) - int(self.sums[start])
+        return (difference + (1 << 63)) % (1 << 64) - (1 << 63)
 
     def level(self, bits: int) -> Level:
         """The roll-up to a prefix length."""

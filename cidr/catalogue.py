@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cidr.errors import CatalogueBroken, LoggerFenced
+from cidr.errors import CatalogueBroken, CatalogueDamaged, LoggerFenced
 from cidr.names import CATALOGUE
 from cidr.segment import FORMAT, Header
 from cidr.timeline import Segment, unheld
@@ -38,12 +38,22 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 60.0
 _NUMBERS = ("family", "start", "end", "epoch", "commit_number", "rows", "bytes", "least", "most", "total")
 _INDEX = ("series", "family", "kind", "start", "end", "commit_number", "origin")
+# SQLITE_ERROR: it has not the tables and columns of a catalogue.
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT)
+_ADVICE = "`cidr rebuild` moves it aside and makes a new one from the segments"
 # Kinds of what a logger wrote; everything else was condensed from these.
 _LEAVES = ("full", "partial", "late")
 _COLUMNS = (
     "path", "series", "family", "tier", "start", "end", "kind", "origin", "epoch", "commit_number",
     "rows", "bytes", "least", "most", "digest", "total", "covered", "upto", "winners",
 )  # fmt: skip
+
+_TABLES = {
+    "segments": _COLUMNS,
+    "origins": ("origin", "epoch", "commit_number"),
+    "positions": ("origin", "log", "next"),
+    "store": ("key", "value"),
+}
 
 
 class Catalogue:
@@ -91,6 +101,15 @@ class Catalogue:
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
+
+    def check(self) -> None:
+        """Read all of it. Raises CatalogueDamaged."""
+        found = self._rows("PRAGMA integrity_check(1)")[0][0]
+        if found != "ok":
+            raise CatalogueDamaged(f"the catalogue {self.path} is damaged: {found}; {_ADVICE}")
+        for table, columns in _TABLES.items():
+            self._rows(f"SELECT {', '.join(columns)} FROM {table} LIMIT 1")
+        self._check_format()
 
     def version(self) -> int:
         """A number that changes when another connection changed the catalogue."""
@@ -227,15 +246,16 @@ class Catalogue:
         origins: Mapping[str, tuple[int, int]],
         positions: Sequence[tuple[str, str, int]],
     ) -> None:
-        """Replace all of it by what a survey found. An origin's epoch never falls."""
+        """Replace all of it by what a survey found. An origin's epoch never falls, be nothing left of what it wrote."""
         with self._transaction():
             epochs = dict(self._rows("SELECT origin, epoch FROM origins"))
             for table in ("segments", "origins", "positions"):
                 self._connection.execute(f"DELETE FROM {table}")
             self._insert(added)
+            known = {**dict.fromkeys(epochs, (0, 0)), **origins}
             rows = [
                 {"origin": name, "epoch": max(epoch, epochs.get(name, 0)), "commit_number": number}
-                for name, (epoch, number) in origins.items()
+                for name, (epoch, number) in known.items()
             ]
             self._db.table("origins").insert_all(rows)
             self._db.table("positions").insert_all([{"origin": o, "log": log, "next": n} for o, log, n in positions])
@@ -265,8 +285,10 @@ class Catalogue:
 
     def _check_format(self) -> None:
         found = self.setting("format")
+        if not found:
+            raise CatalogueDamaged(f"{self.path} is no catalogue: it says no format; {_ADVICE}")
         if found != str(FORMAT):
-            raise CatalogueBroken(f"{self.path} has format {found or '?'}, and this version knows {FORMAT} only")
+            raise CatalogueBroken(f"{self.path} has format {found}, and this version knows {FORMAT} only")
 
     def _rows(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
         with _explained(self.path):
@@ -291,9 +313,15 @@ def _explained(path: Path | None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise CatalogueBroken(
-            f"the catalogue {path} cannot be used: {error}; `cidr rebuild` makes it again from the segments"
-        ) from error
+        if _is_damage(error):
+            raise CatalogueDamaged(f"the catalogue {path} cannot be used: {error}; {_ADVICE}") from error
+        raise CatalogueBroken(f"the catalogue {path} cannot be used now: {error}") from error
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is wrong; not that it is locked, read-only, or its disk full."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code == sqlite3.SQLITE_IOERR_SHORT_READ or code & 0xFF in _DAMAGE
 
 
 def segment_of(path: str, header: Header, size: int) -> Segment:

@@ -104,6 +104,12 @@ class Remote:
         return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
 
 
+def _query_error(text: str, mark: Mark, message: str, expected: list[str], nearest: str) -> QueryError:
+    """As it was raised: what is only unexpected has no message beside its explanation."""
+    plain = QueryError(text, mark, "", expected, nearest)
+    return plain if message == plain.explanation() else QueryError(text, mark, message, expected, nearest)
+
+
 def _failure(data: bytes, status: int, where: str, text: str) -> Exception:
     """The error that a server sent, as the class it was there."""
     try:
@@ -111,7 +117,7 @@ def _failure(data: bytes, status: int, where: str, text: str) -> Exception:
         code, message = str(error["code"]), str(error["message"])
         if code == QueryError.code:
             mark = Mark(int(error["start"]), int(error["end"]))
-            return QueryError(text, mark, message, map(str, error["expected"]), str(error["nearest"]))
+            return _query_error(text, mark, message, list(map(str, error["expected"])), str(error["nearest"]))
     except (msgspec.MsgspecError, LookupError, TypeError, ValueError):
         return RemoteError(f"{where} answered with {status} and something that is not understood")
     return from_wire(code, message)

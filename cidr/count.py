@@ -15,7 +15,7 @@ from cidr.errors import TooManyRows
 from cidr.plan import Planner, Reading
 from cidr.rows import Rows, by_cidr, grouped, join, largest, totals
 from cidr.runs import Runs, Tally
-from cidr.terms import Term, every_series, run_of, series_names, terms_of
+from cidr.terms import Term, check_sums, every_series, run_of, series_names, terms_of
 from cidr.times import units
 from cidr.types import AnswerColumn, Block, CountQuery, Family, Kind, Levels, Span, Tier
 from jlogd.errors import UsageError
@@ -122,6 +122,8 @@ class _Counting:
         levels = self.query.levels.of(family)
         asked = (block.bits for block in self.query.blocks if block.family is family)
         bits = max((*levels, *asked))
+        for wanted in self.terms:
+            check_sums(wanted, reading, {family: blocks}, self.runs, self.tally)
         found = [run_of(t, reading, family, bits, blocks, self.runs, self.tally) for t in self.terms]
         if not self.query.hosts:
             return found, None

@@ -47,6 +47,10 @@ class CatalogueBroken(JlogError):
     code = "catalogue-broken"
 
 
+class CatalogueDamaged(CatalogueBroken):
+    """The file of the catalogue is not what was written; a rebuild moves it aside."""
+
+
 class LoggerFenced(JlogError):
     """Another logger of the same origin has taken over; this one must stop."""
 
@@ -63,6 +67,12 @@ class TooManyRows(UsageError):
     """The answer would have more rows than whoever asked takes."""
 
     code = "too-many-rows"
+
+
+class SumTooLarge(UsageError):
+    """Counts that add up to more than the 64 bits of a column hold."""
+
+    code = "sum-too-large"
 
 
 class BadInput(UsageError):

@@ -15,7 +15,7 @@ from cidr.count import Table, check_blocks, shares
 from cidr.plan import Planner, Reading
 from cidr.rows import Rows, by_cidr, join
 from cidr.runs import Runs, Tally
-from cidr.terms import Term, run_of, terms_of
+from cidr.terms import Term, check_sums, run_of, terms_of
 from cidr.types import BLOCKS, AnswerColumn, Block, Family, HeavyQuery
 from jlogd.errors import UsageError
 
@@ -25,6 +25,7 @@ def heavy(query: HeavyQuery, planner: Planner, runs: Runs, tally: Tally) -> tupl
     wanted = _term(query)
     blocks = check_blocks(query.blocks, BLOCKS)
     reading = planner.reading([name for name, _ in wanted], query.span)
+    check_sums(wanted, reading, blocks, runs, tally)
     found: dict[Family, Run] = {}
     for family, some in blocks.items():
         longest = max(_limits(query, family)[1], *(block.bits for block in some))

@@ -33,6 +33,7 @@ from cidr.files import Files
 from cidr.names import CATALOGUE, leftovers, segment_path
 from cidr.segment import Header, digest, encode, read
 from cidr.spans import of
+from cidr.sums import SUM_MAX, bound
 from cidr.survey import survey
 from cidr.timeline import Segment, Timeline
 from cidr.times import unit, zone_named
@@ -59,10 +60,12 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All of it. `newest`: segments whose time is up and that stay, because they are of a logger's newest commit."""
+    """All of it. `newest`: segments whose time is up and that stay, because they are of a logger's newest commit.
+    `too_large`: intervals that stay as they are, because their counts add up to more than a segment holds."""
 
     actions: tuple[Action, ...]
     newest: int = 0
+    too_large: int = 0
 
     @property
     def freed(self) -> int:
@@ -109,6 +112,7 @@ class Maintainer:
         self._zone = zone_named(self._catalogue.setting("zone") or "UTC")
         self._actions: list[Action] = []
         self._stayed = 0
+        self._too_large = 0
 
     def run(self, progress: Callable[[str, int, int], None] = lambda *_: None) -> Summary:
         """Do it all. `progress` is told the series, how many are done, and of how many. Raises OSError,
@@ -121,7 +125,7 @@ class Maintainer:
             _Series(self, series, family, newest).run()
         if not self._dry_run:
             self._sweep()
-        return Summary(tuple(self._actions), self._stayed)
+        return Summary(tuple(self._actions), self._stayed, self._too_large)
 
     def close(self) -> None:
         """Let go of the catalogue."""
@@ -175,7 +179,7 @@ class _Series:
         for tier in reversed(TIERS):
             for segment, late in self._timeline.late(tier):
                 settled = [leaf for leaf in late if self._settled(leaf.end)]
-                if settled:
+                if settled and self._fit([segment, *late]):
                     span = Span(segment.start, segment.end)
                     self._write("add late", tier, span, [segment, *late])
         self._timeline = Timeline(self._segments.values())
@@ -187,9 +191,15 @@ class _Series:
             coarse = COARSER[tier]
             for span in list(self._open_units(coarse)):
                 inputs = self._timeline.select(span, tier).segments
-                if inputs:
+                if self._fit(inputs):
                     self._write("condense", coarse, span, inputs)
             self._timeline = Timeline(self._segments.values())
+
+    def _fit(self, inputs: Sequence[Segment]) -> bool:
+        """Whether there are any, and one segment can hold their sum; otherwise they stay as they are."""
+        fits = bound(inputs) < SUM_MAX
+        self._owner._too_large += not fits
+        return bool(inputs) and fits
 
     def _open_units(self, tier: Tier) -> Iterator[Span]:
         """Units that are over and settled, have something in them, and are not condensed; nothing reaches over their

@@ -18,7 +18,7 @@ from cidr.plan import Planner, Reading, reading_of
 from cidr.rows import Rows, by_cidr, grouped, join, largest, totals
 from cidr.runs import Runs, Tally
 from cidr.spans import both, of
-from cidr.terms import run_of, terms_of
+from cidr.terms import check_sums, run_of, terms_of
 from cidr.types import AnswerColumn, Coverage, MoversQuery, Span
 from jlogd.errors import UsageError
 
@@ -32,17 +32,20 @@ def movers(query: MoversQuery, planner: Planner, runs: Runs, tally: Tally) -> tu
         raise UsageError("top movers compares two spans, and one of them is empty")
     names = [name for name, _ in terms[0]]
     readings = [planner.reading(names, span) for span in (query.before, query.after)]
-    parts, sums = [], np.zeros(2, np.int64)
-    for family, blocks in check_blocks(query.blocks, query.levels).items():
+    parts, sums = [], [0, 0]
+    families = check_blocks(query.blocks, query.levels)
+    for reading in readings:
+        check_sums(terms[0], reading, families, runs, tally)
+    for family, blocks in families.items():
         levels = query.levels.of(family)
         asked = sorted({block for block in query.blocks if block.family is family})
         bits = max((*levels, *(block.bits for block in asked)))
         pair = [run_of(terms[0], reading, family, bits, blocks, runs, tally) for reading in readings]
         parts += [grouped(family, length, blocks, pair, None) for length in levels]
         parts += [] if levels else [totals(family, asked, pair, None)]
-        sums += [sum(run.total(block) for block in blocks) for run in pair]
+        sums = [total + sum(run.total(block) for block in blocks) for total, run in zip(sums, pair, strict=True)]
     rows = by_cidr(join(parts, 2, False))
-    return _table(query, rows, sums.tolist(), _scale(readings)), _joined(readings)
+    return _table(query, rows, sums, _scale(readings)), _joined(readings)
 
 
 def _scale(readings: list[Reading]) -> float:

@@ -11,12 +11,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
 from cidr.patience import check
 from cidr.spans import NONE, Spans, both, of, union, without
 from cidr.store import Store
+from cidr.sums import bound
 from cidr.timeline import Selection
 from cidr.types import Coverage, Family, PlannedSegments, Span, Tier
 
@@ -39,6 +40,14 @@ class Reading:
     digest: str
     segments: int
     rows: int
+    bounds: dict[tuple[str, Family], int] = field(default_factory=dict, compare=False, repr=False)
+
+    def bound(self, series: str, family: Family) -> int:
+        """What the counts of one of them add up to at most, without their signs; looked up once."""
+        key = series, family
+        if key not in self.bounds:
+            self.bounds[key] = bound(self.selections[key].segments)
+        return self.bounds[key]
 
     def of(self, series: str, family: Family) -> Selection:
         """The segments of one of them."""

@@ -110,7 +110,7 @@ def totals(family: Family, blocks: Sequence[Block], runs: Sequence[Run], hosts: 
         known = find_block(hosts.counts, block) if hosts is not None else (0, 0)
         if any(end > start for _, start, end in found) or known[1] > known[0]:
             kept.append(block)
-            values.append([int(run.sums[end] - run.sums[start]) for run, start, end in found])
+            values.append([run.between(start, end) for run, start, end in found])
             counted.append(known[1] - known[0])
     table = np.array(values, np.int64).reshape(len(kept), len(runs))
     high = np.array([block.first >> 64 for block in kept], np.uint64)

@@ -25,6 +25,7 @@ from cidr.columns import Counts, empty, merge, roll_up
 from cidr.narrow import batches
 from cidr.patience import check
 from cidr.segment import read
+from cidr.sums import exact_size
 from cidr.timeline import Segment, Selection
 from cidr.types import Block, Family
 
@@ -87,6 +88,12 @@ class Runs:
         run = Run(merge(self._stretches(segments, grain, tally)), _label(segments))
         self.cache.put(key, run)
         return run
+
+    def size(self, selection: Selection, family: Family, blocks: Sequence[Block], tally: Tally) -> int:
+        """What the counts of a plan in these blocks add up to without their signs, however much that is."""
+        tally.note(selection.segments)
+        parts = (read(self._base / segment.path, family, blocks) for segment in selection.segments)
+        return sum(exact_size(part.counts) for part in parts)
 
     def cached(self, segments: Sequence[Segment]) -> int:
         """How many of the segments are in the cache by themselves."""

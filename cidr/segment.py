@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from cidr import places
 from cidr.columns import Counts, empty, find_block, merge
 from cidr.errors import SegmentDamaged, SegmentGone
+from cidr.sums import exact, fitting
 from cidr.types import Block, Family, Tier
 
 FORMAT = 1
@@ -133,7 +134,7 @@ def _described(header: Header, counts: Counts) -> Header:
     return msgspec.structs.replace(
         header,
         rows=len(values),
-        total=int(values.sum()),
+        total=fitting(exact(values)),
         least=int(values.min()) if some else 0,
         most=int(values.max()) if some else 0,
         digest=digest(counts),

@@ -6,12 +6,15 @@ merged, and everything after that sees one column of counts whatever was asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from cidr.cache import Label, Run
 from cidr.columns import empty, merge, scaled
+from cidr.errors import SumTooLarge
 from cidr.plan import Reading
 from cidr.runs import Runs, Tally
+from cidr.sums import SUM_MAX
+from cidr.times import format_stamp
 from cidr.types import Block, Column, Expression, Family, Minus, Ratio, Series, Union
 from jlogd.errors import UsageError
 
@@ -50,13 +53,20 @@ def _weights(expression: Expression) -> dict[str, int]:
         case Series(name):
             return {name: 1}
         case Union(parts):
-            names = {part.name for part in parts if isinstance(part, Series)}
-            others = [_weights(part) for part in parts if not isinstance(part, Series)]
-            return _added(dict.fromkeys(names, 1), *others)
+            return _added(*(dict(found) for found in dict.fromkeys(map(term, _flat(parts)))))
         case Minus(left, right):
             return _added(_weights(left), {name: -weight for name, weight in _weights(right).items()})
         case Ratio():
             raise UsageError("a ratio can only be a column of its own, not part of a union, minus or ratio")
+
+
+def _flat(parts: Sequence[Expression]) -> Iterator[Expression]:
+    """The parts of a union, those of unions within it in their place: it adds up what is different in them, once."""
+    for part in parts:
+        if isinstance(part, Union):
+            yield from _flat(part.parts)
+        else:
+            yield part
 
 
 def _added(*weights: dict[str, int]) -> dict[str, int]:
@@ -65,6 +75,30 @@ def _added(*weights: dict[str, int]) -> dict[str, int]:
         for name, weight in found.items():
             total[name] = total.get(name, 0) + weight
     return total
+
+
+def check_sums(
+    wanted: Term, reading: Reading, families: Mapping[Family, Sequence[Block]], runs: Runs, tally: Tally
+) -> None:
+    """That no sum of a term over blocks (disjoint, by family) is beyond a column. Raises SumTooLarge.
+
+    What is added up beside the blocks may come round: the difference of two prefix sums is right if it fits.
+    """
+    sizes = [abs(weight) * reading.bound(name, family) for name, weight in wanted for family in families]
+    if sum(sizes) < SUM_MAX:
+        return
+    found = sum(
+        abs(weight) * runs.size(reading.of(name, family), family, blocks, tally)
+        for name, weight in wanted
+        for family, blocks in families.items()
+    )
+    if found >= SUM_MAX:
+        names = ", ".join(name for name, _ in wanted)
+        raise SumTooLarge(
+            f"the counts of {names} in these blocks, {format_stamp(reading.span.start)}Z to"
+            f" {format_stamp(reading.span.end)}Z, are {found:,} without their signs, and {SUM_MAX - 1:,} is as far as"
+            " sums go: ask about less time, narrower blocks, or fewer series in one column"
+        )
 
 
 def run_of(

@@ -86,6 +86,16 @@ class Selection:
         return sum(segment.rows for segment in self.segments)
 
 
+@dataclass(frozen=True, slots=True)
+class Finest:
+    """The finest segments that hold all counts of a span. `hollow`: coarser ones, whose counts these hold, that say
+    more of the time than these. `within`: how many finer ones there are of what is taken as it was condensed."""
+
+    segments: tuple[Segment, ...]
+    hollow: tuple[Segment, ...]
+    within: int
+
+
 class Timeline:
     """The segments of one series and family that count. It does not change; a changed catalogue makes a new one."""
 
@@ -151,6 +161,31 @@ class Timeline:
         chosen.sort(key=lambda s: (s.start, s.end, s.path))
         return _selection(chosen, span, self._reaching_over(span))
 
+    def finest(self, span: Span) -> Finest:
+        """The same counts as `select`, of segments as fine as there are for all of a condensed one."""
+        segments, hollow, within = self._finest(self.select(span).segments)
+        segments.sort(key=lambda s: (s.start, s.end, s.path))
+        return Finest(tuple(segments), tuple(hollow), within)
+
+    def _finest(self, found: Sequence[Segment]) -> tuple[list[Segment], list[Segment], int]:
+        condensed = [segment for segment in found if segment.condensed]
+        late = {leaf.path for segment in condensed for leaf in self._loose[segment.path]}
+        kept = [segment for segment in found if not segment.condensed and segment.path not in late]
+        hollow: list[Segment] = []
+        within = 0
+        for segment in condensed:
+            mine = [segment, *self._loose[segment.path]]
+            inner = self.select(Span(segment.start, segment.end), TIERS[_TIER[segment.tier] - 1]).segments
+            if not _is_same(inner, mine):
+                kept += mine
+                within += len(inner) - len(mine) + 1
+                continue
+            finer, more, some = self._finest(inner)
+            kept, hollow, within = kept + finer, hollow + more, within + some
+            if not segment.whole:
+                hollow.append(segment)
+        return kept, hollow, within
+
     def _reaching_over(self, span: Span) -> Spans:
         """What is known of the span by segments that reach beyond its edges."""
         known: list[tuple[int, int]] = []
@@ -187,6 +222,13 @@ def unheld(condensed: Sequence[Segment], leaves: Sequence[Leaf], span: Span, coa
     at = np.searchsorted(starts, start, side="right") - 1
     held = (at >= 0) & (end <= ends[at]) & (commit <= upto[at])
     return [int(found) for found in row[~held]]
+
+
+def _is_same(finer: Sequence[Segment], coarse: Sequence[Segment]) -> bool:
+    """Whether all that was condensed is still there: nothing of it is missing in the sum, nor of the time."""
+    told = [(sum(s.total for s in some), of(*(piece for s in some for piece in s.covered))) for some in (finer, coarse)]
+    (total, covered), (other, times) = told
+    return bool(finer) and total == other and covered.listed() == times.listed()
 
 
 def _welcome(leaf: Segment, segment: Segment) -> bool:

@@ -88,7 +88,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Union:
-    """The sum of its parts. A series named twice counts once."""
+    """The sum of its parts, those of unions within it among them. What is named twice counts once."""
 
     parts: tuple[Expression, ...]
 

@@ -14,6 +14,7 @@ from cidr_queries import VECTORS, build_store
 from cli_support import Ended, _run, done, failed
 
 from cidr.cli.main import cli
+from jlogd.version import VERSION
 
 TEN = "show count for 10.0.0.0/8 in spam"
 
@@ -161,4 +162,14 @@ def test_without_its_libraries_it_says_what_to_install(module):
     code = f"import sys; sys.modules['lark'] = None; import {module}"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert ended.returncode == 3
-    assert ended.stderr == b"error: counts need lark: pip install 'jlogd[cidr]'\n"
+    assert ended.stderr == (
+        b"error: counts need lark: pip install 'jlogd[cidr]', or pip install '.[cidr]' in a checkout of jlogd\n"
+    )
+
+
+@pytest.mark.parametrize(("module", "name"), [("cidr.cli.main", "cidr"), ("cidr.cli.as_logger", "as_logger")])
+def test_its_version_needs_no_libraries(module, name):
+    code = f"import sys; sys.modules['lark'] = None; sys.argv[:] = ['/bin/{name}', '--version']; import {module}"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert ended.stdout.decode() == f"{name} {VERSION}\n"

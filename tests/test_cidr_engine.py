@@ -15,6 +15,7 @@ from cidr.addresses import parse_block
 from cidr.engine import Engine
 from cidr.errors import StoreNotFound, UnknownSeries
 from cidr.runs import SLICES_MAX
+from cidr.terms import term
 from cidr.types import (
     ALL_V4,
     ALL_V6,
@@ -161,6 +162,26 @@ def test_every_count_is_what_a_dictionary_says(found: list, asked: list[CountQue
                 answer = engine.answer(query)
                 wanted = in_order(query, expected(maker.model, query))
                 assert same(rows_of(answer), wanted), (rows_of(answer), wanted)
+
+
+def _named(expression: Expression) -> set[str]:
+    return {expression.name} if isinstance(expression, Series) else {n for p in expression.parts for n in _named(p)}
+
+
+_unions = st.recursive(
+    st.sampled_from([Series(name) for name in "abc"]),
+    lambda inner: st.lists(inner, min_size=1, max_size=3).map(lambda parts: Union(tuple(parts))),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=50)
+@given(_unions)
+def test_what_is_named_twice_in_a_union_counts_once_however_deep(expression: Expression) -> None:
+    assert term(expression) == tuple((name, 1) for name in sorted(_named(expression)))
+    assert term(Minus(expression, expression)) == tuple((name, 0) for name in sorted(_named(expression)))
+    less = Minus(expression, Series("d"))
+    assert term(Union((less, Union((less, less))))) == term(less)
 
 
 @settings(max_examples=25)

@@ -14,11 +14,11 @@ from cidr import receipts
 from cidr.catalogue import Catalogue
 from cidr.cli.main import cli
 from cidr.config import Maintain
+from cidr.intake import ORIGIN, import_file
 from cidr.maintain import Maintainer
 from cidr.names import CATALOGUE, segment_files
 from cidr.segment import read_header
 from cidr.survey import survey
-from cidr.transfer import ORIGIN, import_file
 from jlogd.daemon.units import Duration
 from jlogd.errors import UsageError
 

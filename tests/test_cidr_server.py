@@ -155,6 +155,17 @@ def test_a_wrong_query_is_told_with_its_place(served):
     }  # fmt: skip
 
 
+def test_a_query_that_is_only_unexpected_is_told_in_words(served):
+    text = "show cnt for all in *"
+    found = served.query(text)
+    assert found.error["message"].startswith("expected: ")
+    assert "did you mean count?" in found.error["message"]
+    remote = Remote(served.url, "", str)
+    with pytest.raises(QueryError) as away:
+        remote._request("POST", "/v1/query", {"query": text, "format": "json"}, text)
+    assert away.value.explanation() == found.error["message"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [

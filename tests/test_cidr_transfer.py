@@ -71,8 +71,10 @@ def test_csv_is_what_it_says(tmp_path: Path) -> None:
     assert cidr("import", file, "--base-dir", tmp_path / "s", "--interval", "15m").exit_code == 0
     out = cidr("export", "--base-dir", tmp_path / "s")
     assert out.stdout == (
-        "series,end,address,count\nspam,2008-04-24T00:15:00Z,10.0.0.1,7\nspam,2008-04-24T00:15:00Z,10.0.0.2,-1\n"
-        "spam6,2008-04-24T00:15:00Z,2001:db8::1,3\n"
+        "series,end,address,count,start,covered\n"
+        "spam,2008-04-24T00:15:00Z,10.0.0.1,7,2008-04-24T00:00:00Z,\n"
+        "spam,2008-04-24T00:15:00Z,10.0.0.2,-1,2008-04-24T00:00:00Z,\n"
+        "spam6,2008-04-24T00:15:00Z,2001:db8::1,3,2008-04-24T00:00:00Z,\n"
     )
     assert "3 rows of 2 intervals" in out.stderr
     assert cidr("import", file, "--base-dir", tmp_path / "s").exit_code == 2  # not twice by mistake
@@ -225,6 +227,7 @@ def test_maintain_tells_what_it_does(tmp_path: Path) -> None:
     dry = cidr("maintain", "--base-dir", tmp_path, "--dry-run")
     assert dry.exit_code == 0
     assert "would return" in dry.stdout
+    assert all("about " in line for line in dry.stdout.splitlines() if "condense" in line)
     assert len(list(tmp_path.rglob("*.parquet"))) == 3
     done = cidr("maintain", "--base-dir", tmp_path)
     assert "condense" in done.stdout

@@ -272,7 +272,10 @@ def test_without_its_libraries_it_says_what_to_install() -> None:
     program = "import sys; sys.modules['urllib3'] = None; from vip.cli.main import main; main()"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, timeout=60)
     assert ended.returncode == 3
-    assert ended.stderr == b"error: floating addresses need urllib3: pip install 'jlogd[vip]'\n"
+    assert ended.stderr == (
+        b"error: floating addresses need urllib3: pip install 'jlogd[vip]',"
+        b" or pip install '.[vip]' in a checkout of jlogd\n"
+    )
 
 
 @pytest.mark.parametrize(("module", "library"), [("vip.cli.main", "urllib3"), ("cidr.cli.main", "lark")])

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -16,6 +17,9 @@ from cidr.oldconf import read_old_conf
 from jlogd.cli.output import print_json, say, show, table
 from jlogd.cli.params import json_option
 from jlogd.cli.units import counted, format_size
+
+if TYPE_CHECKING:
+    from cidr.maintain import Summary
 
 
 @click.command("maintain")
@@ -58,24 +62,28 @@ def maintain(ctx: click.Context, base_dir: Path, config_file: Path | None, dry_r
         groups[action.series, action.what, action.tier].append(action)
     if not groups:
         say("nothing to do")
-        _say_newest(summary.newest)
+        _say_left(summary)
         return
+    # Condensed segments are larger than the largest of what they are made of: how much, only writing them says.
+    about = "about " if dry_run else ""
     rows = [
-        (series, what, tier, str(len(some)), format_size(sum(a.bytes for a in some)))
+        (series, what, tier, str(len(some)), about + format_size(sum(a.bytes for a in some)))
         for (series, what, tier), some in groups.items()
     ]
     show(table(("series", "step", "tier", "segments", "bytes"), rows, left=3))
     would = "would return" if dry_run else "returned"
-    about = "about " if dry_run else ""
     say(
-        f"{counted(len(summary.actions), 'step')}; deletions {would} {format_size(summary.freed)}, "
+        f"{counted(len(summary.actions), 'step')}; deletions {would} {about}{format_size(summary.freed)}, "
         f"condensed segments take {about}{format_size(summary.written)}"
     )
-    _say_newest(summary.newest)
+    _say_left(summary)
 
 
-def _say_newest(number: int) -> None:
-    """Why something old is still there."""
+def _say_left(summary: Summary) -> None:
+    """Why something is still there."""
+    if summary.too_large:
+        say(f"{counted(summary.too_large, 'interval')} not condensed: the counts add up to more than 2^63")
+    number = summary.newest
     if number:
         stay = "stays, though its" if number == 1 else "stay, though their"
         say(

@@ -16,6 +16,7 @@ from jlogd.cli.units import counted
 from jlogd.errors import UsageError
 
 if TYPE_CHECKING:
+    from cidr.rebuild import Rebuilt
     from cidr.transfer import Format, Moved
     from cidr.types import Span
 
@@ -28,7 +29,12 @@ _FORMATS = click.Choice(["csv", "parquet", "silk"])
 @base_dir_option
 @click.option("--format", "kind", type=_FORMATS, help="What FILE is; otherwise its ending says it.")
 @click.option(
-    "--interval", type=DURATION, default="60s", show_default=True, metavar="TIME", help="How long each interval is."
+    "--interval",
+    type=DURATION,
+    default="60s",
+    show_default=True,
+    metavar="TIME",
+    help="How long each interval is, where FILE does not say when it starts.",
 )
 @click.option("--series", default="", metavar="NAME", help="The series, for SiLK's text, which names none.")
 @click.option("--end", default="", metavar="TIME", help="The end of the interval (ISO 8601), for SiLK's text.")
@@ -40,7 +46,9 @@ def import_(
     """Add the counts in FILE to a store: all of them, or none.
 
     The store is made if need be.
-    CSV has the columns series,end,address,count, and Parquet the same; `end` is the end of an interval in ISO 8601.
+    CSV has the columns series,end,address,count and Parquet the same; `end` is the end of an interval in ISO 8601. A
+    column `start` says when it began, and `covered` how much of it was counted, as an export writes them; a row
+    without an address is an interval without counts.
     SiLK's text is address|count, as rwbagcat prints it. A file is not imported twice by mistake, and not into intervals
     that a logger has counted.
 
@@ -63,7 +71,7 @@ def import_(
         zone=zone,
         again=again,
     )
-    say(f"{counted(moved.rows, 'row')} in {counted(moved.intervals, 'interval')} imported")
+    say(f"{counted(moved.rows, 'row')} in {counted(moved.intervals, 'interval')}{_empty(moved)} imported")
 
 
 @click.command("export")
@@ -79,7 +87,8 @@ def export(
     """Write counts as CSV, Parquet, or SiLK's text.
 
     A row for each address and interval.
-    Where minutes were condensed, the intervals are the hours, days or months that they are in now.
+    With it, how much of each interval was counted: an import answers the same. Where minutes were condensed and
+    deleted, the intervals are the hours, days or months that they are in now.
 
     \b
     Examples:
@@ -96,7 +105,22 @@ def export(
         moved = export_file(sys.stdout.buffer, base_dir, kind=chosen, series=list(names), span=span)
     else:
         moved = _to_file(output, base_dir, chosen, list(names), span)
-    warn(f"{counted(moved.rows, 'row')} of {counted(moved.intervals, 'interval')} exported")
+    if chosen == "silk":
+        warn(
+            f"{counted(moved.rows, 'row')} exported, the sum of {counted(moved.intervals, 'segment')}:"
+            " SiLK's text has no series, no times, and does not say what was counted"
+        )
+        return
+    warn(f"{counted(moved.rows, 'row')} of {counted(moved.intervals, 'interval')}{_empty(moved)} exported")
+    if moved.within:
+        warn(
+            f"not exported: {counted(moved.within, 'finer interval')} of hours, days or months of which others were"
+            " deleted; these are exported whole, as they were condensed"
+        )
+
+
+def _empty(moved: Moved) -> str:
+    return f" ({moved.empty:,} without rows)" if moved.empty else ""
 
 
 def _to_file(output: Path, base: Path, kind: Format, names: list[str], span: Span | None) -> Moved:
@@ -120,29 +144,27 @@ def _to_file(output: Path, base: Path, kind: Format, names: list[str], span: Spa
 def rebuild(base_dir: Path, dry_run: bool) -> int:
     """Make the catalogue again from the segments alone.
 
-    Stop as_logger first. Segments that cannot be read are named and left where they are, and the exit code is 1. What a
-    logger was writing when it was stopped, and did not finish, is removed: it is read again from the log.
+    Stop as_logger first.
+    A catalogue that is damaged is kept under another name, which is printed. Segments that cannot be read are named and
+    left where they are, and the exit code is 1. What a logger was writing when it was stopped, and did not finish, is
+    removed: it is read again from the log.
 
     \b
     Examples:
       cidr rebuild --base-dir var/aslogger --dry-run
       cidr rebuild --base-dir var/aslogger
     """
-    from cidr.catalogue import Catalogue
-    from cidr.files import Files
+    from cidr.rebuild import is_damaged
+    from cidr.rebuild import rebuild as make
     from cidr.survey import survey
 
     found = survey(base_dir)
     for path, reason in found.damaged:
         warn(f"damaged: {path}: {reason}")
     if not dry_run:
-        catalogue = Catalogue.create(base_dir)
-        try:
-            found.settle(catalogue)
-        finally:
-            catalogue.close()
-        for path in found.torn:
-            Files().unlink(base_dir / path)
+        _say_moved(make(base_dir, found))
+    elif reason := is_damaged(base_dir):
+        warn(f"the catalogue is damaged ({reason}): it would be moved aside")
     series = len({segment.series for segment in found.segments})
     verb = "would be in" if dry_run else "are in"
     say(
@@ -150,6 +172,16 @@ def rebuild(base_dir: Path, dry_run: bool) -> int:
         f"{len(found.torn)} unfinished, {len(found.damaged)} damaged"
     )
     return 1 if found.damaged else 0
+
+
+def _say_moved(done: Rebuilt) -> None:
+    if done.aside is None:
+        return
+    warn(f"the catalogue was damaged ({done.reason}): it is kept as {done.aside}")
+    if done.read:
+        warn(f"still read in it: {', '.join(done.read)}")
+    for what in done.lost:
+        warn(f"lost with it: {what}")
 
 
 def _kind(kind: str | None, path: Path | None) -> Format:
@@ -164,9 +196,9 @@ def _seconds(text: str, zone: str) -> int:
 
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=zone_named(zone or "UTC"))).timestamp())
+    except (ValueError, OverflowError):
         raise UsageError(f"{text} is no time in ISO 8601, such as 2024-05-01T12:00:00Z or 2024-05-01") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=zone_named(zone or "UTC"))).timestamp())
 
 
 def _span(base: Path, since: str, until: str) -> Span | None:

@@ -277,7 +277,8 @@ def failure(error: Exception) -> Response:
         status = 404
     detail = {"code": getattr(error, "code", "failed"), "message": str(error)}
     if isinstance(error, QueryError):
-        detail |= {"message": error.message, "start": error.mark.start, "end": error.mark.end}
+        # What is only unexpected has no words of its own: a message is a sentence all the same.
+        detail |= {"message": error.message or error.explanation(), "start": error.mark.start, "end": error.mark.end}
         detail |= {"expected": list(error.expected), "nearest": error.nearest}
     headers = {}
     if status == 401:

@@ -11,15 +11,14 @@ from jlogd.version import VERSION
 
 
 def demand(what: str, extra: str, libraries: Sequence[str]) -> None:
-    """End the process with exit code 3 unless all `libraries` of the extra can be imported.
-
-    The version can be had without them.
-    """
-    if missing := [library for library in libraries if _is_missing(library)]:
-        if sys.argv[1:] == ["--version"]:
-            print(f"{Path(sys.argv[0]).name} {VERSION}")
-            sys.exit(0)
-        print(f"error: {what} need {', '.join(missing)}: pip install 'jlogd[{extra}]'", file=sys.stderr)
+    """End the process with exit code 3 unless all `libraries` of the extra can be imported. Its version it tells."""
+    missing = [library for library in libraries if _is_missing(library)]
+    if missing and sys.argv[1:] == ["--version"]:
+        print(f"{Path(sys.argv[0]).name} {VERSION}")
+        sys.exit(0)
+    if missing:
+        install = f"pip install 'jlogd[{extra}]', or pip install '.[{extra}]' in a checkout of jlogd"
+        print(f"error: {what} need {', '.join(missing)}: {install}", file=sys.stderr)
         sys.exit(3)
 
 
