@@ -45,7 +45,8 @@ A = TypeVar("A", RangeAnswer, TxnAnswer, StatusAnswer, CompactionAnswer)
 _WATCH_HEADERS = {"Grpc-Metadata-hasleader": "true"}
 # A refused login is not tried again before: each one costs etcd the work of a password hash. Seconds.
 LOGIN_REST_SECONDS = 2.0
-# Below these, known faults (stale reads after a pause, lost watch events) make failovers that nobody needed.
+# Below these, known faults (stale reads after a pause, lost watch events) are noticed by whoever builds on it,
+# at the price of waiting.
 VERSIONS_RECOMMENDED = {(3, 4): 38, (3, 5): 28, (3, 6): 9}
 
 
@@ -275,5 +276,5 @@ def version_warning(version: str) -> str:
     if (major, minor) < (3, 4):
         return f"etcd {version} is older than 3.4 and does not work"
     if floor is not None and patch < floor:
-        return f"etcd {version} has known faults that cost failovers nobody needed; {major}.{minor}.{floor} has not"
+        return f"etcd {version} has known faults that can make a takeover wait longer; {major}.{minor}.{floor} has not"
     return ""

@@ -374,3 +374,12 @@ def test_a_plan_is_never_empty_handed_when_a_fit_node_is_there(situation):
     bundles, members, owners, _ = situation
     assume(any(member.ready and not member.down and not member.older for member in members))
     assert all(wish.node for wish in assign(bundles, members, owners).values())
+
+
+def test_a_cluster_that_has_just_started_does_not_say_of_every_address_that_its_node_is_new():
+    told = assign(singles(4), nodes("mta1", "mta2", age=1.0), {})
+    assert not any("not yet stable" in wish.why for wish in told.values())
+    unstable = [*nodes("mta1", age=1.0, losses=1), *nodes("mta2", age=1.0)]
+    assert all("not yet stable" in wish.why for wish in assign(singles(4), unstable, {}).values())
+    one_old = [*nodes("mta1", age=1.0), *nodes("mta2", down=frozenset({BLOCK}))]
+    assert all("it was not yet stable when" in wish.why for wish in assign(singles(4), one_old, {}).values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +19,15 @@ import pytest
 from daemon_support import ROOT, until
 from vip_net import Net, need_namespaces
 
+from cluster.solo import SoloStore
+from cluster.types import Put, Txn
 from jlogd.cli import docs
+from jlogd.version import VERSION
 from vip.cli.main import cli
 from vip.config import parse
 from vip.metrics import METRICS
+from vip.records import Keys, SessionRecord, encode
+from vip.reload import FIXED
 
 COMMANDS = dict(docs.walk(cli))
 
@@ -97,6 +104,29 @@ def test_only_a_known_node_is_drained(tmp_path: Path):
     assert "nosuch is drained" in vip("drain", "nosuch", "--wait", "0s", "--config", path), "known by now"
 
 
+def test_a_hold_can_be_ended_early_and_orders_are_checked(tmp_path: Path):
+    path = solo_file(tmp_path)
+    with Path(path).open("a") as file:
+        file.write('[[vip.group]]\nname = "next"\naddresses = ["10.77.16.2"]\nfollow = "gold"\n')
+        file.write('[[vip.group]]\nname = "pool"\naddresses = ["10.77.16.3-10.77.16.4"]\nspread = true\n')
+    for words in (("pool", "n1"), ("gold",), ("gold", "n1", "--release"), ("gold", "--release", "--for", "1h")):
+        assert "error: " in vip("move", *words, "--config", path, code=2)
+    assert "pool is spread" in vip("move", "pool", "n1", "--config", path, code=2)
+    keys, record = Keys("default"), SessionRecord(at=time.time(), wait=10**11)
+    with contextlib.closing(SoloStore(tmp_path / "solo.db")) as store:
+        store.commit(Txn(success=(Put(keys.session("n1"), encode(record)),)), within=5)
+    assert "gold, next: nobody held it" in vip("move", "next", "--release", "--config", path, code=1)
+    vip("move", "next", "n1", "--for", "1h", "--wait", "0s", "--config", path)
+    shown = [json.loads(line) for line in vip("show", "--json", "--config", path, code=1).splitlines()]
+    held = {row["address"] for row in shown if row["held_until"] > time.time() + 3000}
+    assert held == {"10.77.16.1", "10.77.16.2"}
+    assert all("held on n1 until 20" in row["why"] for row in shown if row["address"] in held)
+    assert re.search(r"^gold is held on n1 until 20\S+ by \S+$", vip("plan", "--config", path, code=1), re.M)
+    assert '"kind":"held"' in vip("plan", "--json", "--config", path, code=1)
+    assert "gold, next: no longer held on n1 until" in vip("move", "gold", "--release", "--config", path)
+    assert "held" not in vip("plan", "--config", path, code=1)
+
+
 # ---- one machine -----------------------------------------------------------------------------------------------------
 
 
@@ -117,8 +147,8 @@ class Solo:
         )
         self.addresses = ["10.77.16.1", "fd77::1:1", *(f"10.77.16.{number}" for number in range(10, 20))]
 
-    def launch(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "vip.cli.main", "run", "--config", str(self.config)]
+    def launch(self, *program: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, *(program or ("-m", "vip.cli.main")), "run", "--config", str(self.config)]
         with (self.directory / "daemon.log").open("ab") as log:
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             return self.net.popen("n1", command, stdout=log, stderr=log, env=environment)
@@ -127,6 +157,11 @@ class Solo:
         shown = json.loads(self.net.run("n1", "ip", "-j", "addr", "show", "dev", "lan"))
         found = {info["local"] for link in shown for info in link["addr_info"]}
         return found & set(self.addresses)
+
+    def history(self, *words: str) -> str:
+        """What `vip history` says, asked where the daemon is."""
+        command = [sys.executable, "-m", "vip.cli.main", "history", *words, "--config", str(self.config)]
+        return self.net.run("n1", *command)
 
     def states(self) -> set[str]:
         """What `vip show` says about the addresses, whatever its exit code."""
@@ -171,9 +206,15 @@ def test_a_life_on_one_machine(solo: Solo):
     daemon.wait()
     until(lambda: not solo.present(), "the guard removed everything")
     until(lambda: solo.states() == {"free"}, "and ended the session, so that nobody is said to own them")
-    assert re.search(r"n1 +left +.*ended clean", vip("show", "--nodes", "--config", str(solo.config), code=1))
+    nodes = vip("show", "--nodes", "--config", str(solo.config), code=1)
+    assert re.search(r"n1 +died +.*its daemon died; its guard removed everything", nodes)
+    log = (solo.directory / "daemon.log").read_text()
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING guard: the daemon died; removed 12", log, re.M)
     daemon = solo.launch()
     until(lambda: solo.present() == everything, "it is back after a kill")
+    changes = [json.loads(line) for line in solo.history("--json").splitlines()]
+    assert sorted(change["address"] for change in changes) == sorted(everything), "one change each: what it took"
+    assert {(change["before"], change["after"]) for change in changes} == {("", "n1")}
 
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(60) == 0
@@ -186,6 +227,27 @@ def test_a_life_on_one_machine(solo: Solo):
 
 
 @pytest.mark.slow
+def test_a_daemon_that_fails_ends_its_session_itself(solo: Solo):
+    """By an exception, not a signal: its guard sees a daemon that says goodbye, so nobody else would say it."""
+    flag = solo.directory / "fail"
+    program = (
+        "import sys, pathlib; from vip.daemon import Daemon; turn = Daemon.turn\n"
+        "def failing(daemon):\n"
+        f"    if pathlib.Path({str(flag)!r}).exists(): raise ZeroDivisionError('on purpose')\n"
+        "    turn(daemon)\n"
+        "Daemon.turn = failing; from vip.cli.main import main; main()"
+    )
+    daemon = solo.launch("-c", program)
+    until(lambda: solo.present() == set(solo.addresses), "all are there")
+    flag.touch()
+    assert daemon.wait(60) not in (0, 1)
+    assert not solo.present()
+    assert solo.states() == {"free"}
+    nodes = vip("show", "--nodes", "--config", str(solo.config), code=1)
+    assert re.search(r"n1 +died +.*its daemon failed, and removed everything before it ended", nodes)
+
+
+@pytest.mark.slow
 def test_an_interface_that_is_not_there(solo: Solo):
     solo.config.write_text(solo.config.read_text().replace('interface = "lan"', 'interface = "wan0"', 1))
     daemon = solo.launch()
@@ -195,8 +257,15 @@ def test_an_interface_that_is_not_there(solo: Solo):
 
 def test_the_example_of_the_manual_is_right():
     page = (ROOT / "docs" / "vip.md").read_text()
-    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    assert len(parse(example).group) == 3
+    cluster, solo = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(parse(cluster).group) == 3 and parse(cluster).log
+    assert parse(solo).store == "solo"
+
+
+def test_the_manual_lists_what_needs_a_restart():
+    page = (ROOT / "docs" / "vip.md").read_text()
+    (listed,) = re.findall(r"These need\s+a restart: (.*?)\.\n", page, re.DOTALL)
+    assert re.findall(r"`(\w+)`", listed) == list(FIXED)
 
 
 def test_without_its_libraries_it_says_what_to_install() -> None:
@@ -207,3 +276,14 @@ def test_without_its_libraries_it_says_what_to_install() -> None:
         b"error: floating addresses need urllib3: pip install 'jlogd[vip]',"
         b" or pip install '.[vip]' in a checkout of jlogd\n"
     )
+
+
+@pytest.mark.parametrize(("module", "library"), [("vip.cli.main", "urllib3"), ("cidr.cli.main", "lark")])
+def test_the_version_can_be_had_without_its_libraries(module: str, library: str) -> None:
+    name = module.partition(".")[0]
+    program = (
+        f"import sys; sys.modules[{library!r}] = None; sys.argv[:] = ['/usr/bin/{name}', '--version']; "
+        f"from {module} import main; main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=ROOT, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, f"{name} {VERSION}\n".encode()), ended.stderr

@@ -316,6 +316,58 @@ def test_a_silence_is_told_once_however_often_it_is_tried_to_end_it(alone: Drive
     assert alone.words().count("n1 was silent for") == 1
 
 
+def test_what_becomes_of_the_end_of_a_silent_session_is_told(alone: Driver):
+    alone.other()
+    alone.hold = {Commit}
+    alone.run(TIMING.silence / SECOND + 1)
+    assert "n1 was silent for" in alone.words() and "asking the store" in alone.words()
+    assert "the session of n1 is" not in alone.words(), "nobody knows yet"
+    (end,) = [action for action in alone.seen if isinstance(action, Commit) and action.kind == "end"]
+    alone.other()  # a heartbeat comes before it
+    alone.node.committed(alone.now, end, alone.now, alone.store.commit(end.txn))
+    alone.hold = set()
+    alone.step()
+    assert "the session of n1 is not ended by this node: it was heard meanwhile" in alone.words()
+    alone.run(TIMING.silence / SECOND + 1)
+    assert "the session of n1 is ended" in alone.words()
+
+
+def test_what_is_known_at_the_start_is_no_change():
+    driver = Driver()
+    session = driver.other()
+    driver.put(KEYS.own("10.0.0.10"), OwnRecord("n1", session, 0, 77.0, "n9", "it was free"))
+    driver.put(KEYS.own("10.0.0.11"), OwnRecord("n8", session, 0, 78.0, "n9", "void"))
+    driver.step()
+    (first,) = [action for action in driver.seen if isinstance(action, Changed)]
+    (change,) = first.changes
+    assert first.known and (change.before, change.after, change.since) == ("n9", "n1", 77.0)
+    driver.put(KEYS.own("10.0.0.12"), OwnRecord("n1", session, 0, 79.0))
+    driver.step()
+    assert [a.known for a in driver.seen if isinstance(a, Changed)] == [True, False]
+
+
+def test_after_a_loss_nothing_of_the_older_session_is_announced(alone: Driver):
+    """Held up, replaced meanwhile, and back: it owns nothing, and says nothing else."""
+    alone.other()
+    alone.store.commit(Txn(success=(Delete(KEYS.session("n0")),)))
+    alone.seen.clear()
+    alone.step(TIMING.stall / SECOND + 1)
+    alone.run(6)
+    assert "held up for" in alone.words() and "the session is lost" in alone.words()
+    assert "still the owner" not in alone.words()
+    assert not any(isinstance(action, Announce) for action in alone.seen)
+
+
+def test_a_node_whose_deadline_has_passed_may_hold_nothing(alone: Driver):
+    assert alone.node.may_hold(alone.now)
+    for _ in range(30):
+        alone.step(beat=False)
+    assert not alone.present and alone.node.record.ready
+    assert not alone.node.may_hold(alone.now)
+    alone.run(1)
+    assert alone.node.may_hold(alone.now)
+
+
 def test_every_change_of_owner_is_told(alone: Driver):
     changes = [change for action in alone.seen if isinstance(action, Changed) for change in action.changes]
     assert {(change.address, change.after) for change in changes} == {(a, "n0") for a in alone.present}

@@ -33,18 +33,49 @@ from vip.clock import MILLISECOND, SECOND
 from vip.config import Check, parse
 from vip.config import Hooks as HookSettings
 from vip.hands import Hands
-from vip.history import Entry, History
+from vip.history import Entry, History, summary
 from vip.hooks import Hooks
 from vip.kernel.interface import Floating
 from vip.links import STABLE_NS, Links
 from vip.records import GoneRecord, Keys, OwnRecord, SessionRecord, encode
-from vip.session import Session
+from vip.session import GUARD_ENDED, Session
 from vip.stores import farewell_of
 from vip.timing import PROFILES, RATE_ERROR, Timing, timing_of
-from vip.view import StreamHole, View
+from vip.view import Change, StreamHole, View
 
 KEYS = Keys("default")
 TIMING = Timing(SECOND // 2, 2 * SECOND, 20 * MILLISECOND)
+
+
+# ---- history ---------------------------------------------------------------------------------------------------------
+
+
+def test_many_changes_are_told_as_sums_with_who_how_many_and_why():
+    few = [Change(f"10.0.0.{number}", "n1", "n2", "drained") for number in range(3)]
+    assert summary(few)[0] == "10.0.0.0: n1 -> n2: drained" and len(summary(few)) == 3
+    more = [*few, *(Change(f"10.0.1.{number}", "", "n3", "it was free") for number in range(6))]
+    assert summary(more) == [
+        "n1 -> n2: addresses: 3, the first 10.0.0.0: drained",
+        "nobody -> n3: addresses: 6, the first 10.0.1.0: it was free",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        (GoneRecord(clean=True), "n1 ended: it ended clean"),
+        (GoneRecord(clean=True, why=GUARD_ENDED), "n1 ended: its daemon died; its guard removed everything"),
+        (GoneRecord(), "n1 ended: it fell silent, or was ended"),
+        (None, "n1 is gone"),
+    ],
+)
+def test_a_change_says_how_the_owner_ended(world, gone: GoneRecord | None, words: str):
+    cluster, view, _ = world
+    session = view.sessions["n1"].revision
+    told = (Put(KEYS.gone("n1"), encode(msgspec.structs.replace(gone, session=session))),) if gone else ()
+    cluster.commit(Txn(success=(Delete(KEYS.session("n1")), *told)))
+    batch = WatchBatch(cluster.revision, tuple(cluster.since(KEYS.prefix, view.revision + 1)))
+    assert [change.why for change in view.apply(SECOND, batch)] == [words]
 
 
 # ---- timing ----------------------------------------------------------------------------------------------------------

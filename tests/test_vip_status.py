@@ -18,8 +18,9 @@ from vip.records import (
     encode,
 )
 from vip.report import steady
+from vip.session import GUARD_ENDED
 from vip.situation import Plan, situation_of
-from vip.status import addresses_of, moves_of, nodes_of, staying_of
+from vip.status import addresses_of, holds_of, moves_of, nodes_of, staying_of
 from vip.units import definitions_of, digest_of
 from vip.view import View
 
@@ -178,11 +179,15 @@ def test_an_order_holds_as_long_as_it_was_given_for(world: World):
 def test_nodes(world: World):
     world.put(KEYS.gone("n3"), GoneRecord(1, clean=True))
     world.put(KEYS.gone("n4"), GoneRecord(1, clean=False))
+    world.put(KEYS.gone("n5"), GoneRecord(1, clean=True, why=GUARD_ENDED))
     world.session("n2", failing=("smtp",), losses=2)
     assert world.node("n1") == ("fit", "")
     assert world.node("n2") == ("limited", "failing smtp; lost its session 2 times lately")
     assert world.node("n3")[0] == "left"
+    world.session("n1", losses=1)
+    assert world.node("n1") == ("limited", "lost its session once lately")
     assert world.node("n4")[0] == "gone"
+    assert world.node("n5") == ("died", "its daemon died; its guard removed everything")
 
 
 def test_what_would_move(world: World):
@@ -192,6 +197,56 @@ def test_what_would_move(world: World):
     lost = moves_of(world.plan, world.view(), WALL, lost="n2")
     assert [(found.bundle, found.after) for found in lost] == [("10.0.0.20", "n1"), ("10.0.0.21", "n1")]
     assert len(moves_of(world.plan, world.view(), WALL)) == 0, "asking changes nothing"
+
+
+def planned(world: World, *changes: tuple[str, str]) -> list[tuple[str, tuple[str, ...], str, str, str]]:
+    text = TEXT
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    moves = moves_of(Plan.of(parse(text)), world.view(), WALL)
+    return [(move.bundle, move.addresses, move.before, move.after, move.kind) for move in moves]
+
+
+def test_what_another_file_would_take_give_up_and_move(world: World):
+    """As if every node ran it: who would take what is new, and what would be let go."""
+    assert planned(world, ('"10.0.0.10", "10.0.0.11"]', '"10.0.0.10", "10.0.0.12"]')) == [
+        ("gold", ("10.0.0.12",), "", "n1", "take"),
+        ("10.0.0.11", ("10.0.0.11",), "n1", "", "release"),
+    ]
+    assert planned(world, ("10.0.0.20-10.0.0.21", "10.0.0.22")) == [
+        ("10.0.0.22", ("10.0.0.22",), "", "n2", "take"),
+        ("10.0.0.20 and others", ("10.0.0.20", "10.0.0.21"), "n2", "", "release"),
+    ]
+    joined = ('"10.0.0.11"', '"10.0.0.11", "10.0.0.21"'), ("10.0.0.20-10.0.0.21", "10.0.0.20")
+    assert planned(world, *joined) == [("gold", ("10.0.0.21",), "n2", "n1", "move")]
+    assert planned(world, ("10.0.0.20-10.0.0.21", "10.0.0.20-10.0.0.21")) == []
+
+
+def test_what_is_being_rolled_out_is_planned_as_it_is(world: World):
+    """A node runs it already: the others have to follow before they can have anything of it."""
+    digest = other_configuration(world, "10.0.0.20-10.0.0.21", "10.0.0.22", generation=4)
+    world.session("n2", digest=digest, generation=4)
+    assert ("10.0.0.22", ("10.0.0.22",), "", "n2", "take") in planned(world, ("10.0.0.20-10.0.0.21", "10.0.0.22"))
+    world.session("n2")
+    world.session("n1", digest=digest, generation=4)
+    assert ("10.0.0.22", ("10.0.0.22",), "", "n1", "take") in planned(world, ("10.0.0.20-10.0.0.21", "10.0.0.22"))
+
+
+def test_a_hold_is_told(world: World):
+    world.put(KEYS.pin("gold"), PinRecord("n1", WALL + 60, WALL, "me@here"))
+    state, _, why = world.state("10.0.0.10")
+    assert state == "owned" and why.startswith("held on n1 until 1970-01-") and why.endswith("by me@here; it was free")
+    assert "held" not in world.state("10.0.0.20")[2]
+    (hold,) = holds_of(world.plan, world.view(), WALL)
+    assert (hold.bundle, hold.before, hold.after, hold.kind) == ("gold", "n1", "n1", "held")
+    assert holds_of(world.plan, world.view(), WALL + 61) == []
+
+
+def test_a_drained_node_that_keeps_something_says_why(world: World):
+    world.put(KEYS.drain("n1"), DrainRecord(WALL, "me"))
+    world.session("n2", down=("10.0.0.0/24",))
+    assert world.state("10.0.0.10") == ("owned", "n1", "stays with n1, which is drained: no other node is better")
 
 
 def test_what_stays_on_a_node_that_is_drained(world: World):

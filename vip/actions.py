@@ -88,6 +88,8 @@ class Changed:
     """Addresses have other owners now; `mine` are those this node took up or laid down."""
 
     changes: tuple[Change, ...]
+    # It was so before this node looked for the first time.
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,12 +280,19 @@ class _Assignment:
             reason = f"{node} is number {preference + 1} of its preference"
         best = self.classes(bundle)[node]
         # The words are kept as long as the node owns it, so they must stay true when the moment is over.
-        if best is not Fitness.FIT:
+        if best is not Fitness.FIT and not (best is Fitness.IMMATURE and self.all_new()):
             reason += f"; it was {_WORDS[best]} when this was decided, and no node better"
         owner = self.owners.get(bundle.name, "")
         if owner:
             return Wish(node, f"{owner} gives it up ({self.unfit(bundle, owner)}); {reason}", "move")
         return Wish(node, f"was without an owner; {reason}", "take")
+
+    def all_new(self) -> bool:
+        """Whether no node is stable yet: then the whole cluster has just started, which is no news of any node."""
+        return all(
+            member.age < mature_after(self.limits.mature, member.losses) and not member.losses
+            for member in self.members.values()
+        )
 
     def unfit(self, bundle: Bundle, node: str) -> str:
         member = self.members[node]

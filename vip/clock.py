@@ -7,6 +7,7 @@ The wall clock is for people (history, the end of a pin) and decides nothing tha
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 SECOND = 10**9
 MILLISECOND = 10**6
@@ -20,6 +21,11 @@ def boot_ns() -> int:
 def wall_seconds() -> float:
     """Seconds since 1970, for people."""
     return time.time()
+
+
+def wall_text(at: float, timespec: str = "seconds") -> str:
+    """Seconds since 1970 as people here read them."""
+    return datetime.fromtimestamp(at).astimezone().isoformat(timespec=timespec)
 
 
 def ns(seconds: float) -> int:

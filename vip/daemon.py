@@ -46,8 +46,9 @@ from vip.checks import Checks
 from vip.clock import boot_ns, ns, wall_seconds
 from vip.config import Settings, load
 from vip.errors import NameTaken, NotAllowed
+from vip.farewell import say
 from vip.hands import Hands
-from vip.history import Entry, History
+from vip.history import Entry, History, summary
 from vip.hooks import Event, Hooks
 from vip.keeper import Keeper
 from vip.kernel import open_kernel
@@ -70,8 +71,8 @@ from vip.node import Identity, Node
 from vip.places import addresses_of, blocks_down, interfaces_of, place
 from vip.records import GoneRecord, Keys, SessionRecord
 from vip.reload import check_reload
-from vip.report import problems, stat
-from vip.session import Session
+from vip.report import problems, stat, why_not
+from vip.session import FAILURE_ENDED, GUARD_ENDED, Session
 from vip.stores import farewell_of, opener
 from vip.timing import timing_of
 
@@ -174,6 +175,7 @@ class Daemon:
 
     def close(self) -> None:
         """Whatever happened: no address stays, no thread goes on."""
+        farewell = self._farewell(FAILURE_ENDED)  # none, if the session was ended as it should be
         self.node.session.lose("the daemon ends")
         self.kernel.set_deadline(0)
         for part in (self.heart, self.stream, self.clerks, self.checks, self.hands, self.keeper):
@@ -182,7 +184,18 @@ class Daemon:
         self.history.close()
         if self.http is not None:
             self.http.close()
-        self.kernel.stop()
+        self._end_with(farewell)
+
+    def _end_with(self, farewell: bytes) -> None:
+        """The last words are said once the kernel says that everything is removed; otherwise the others wait."""
+        try:
+            if farewell and self.hands.ended:
+                self.kernel.remove_all()
+                say(farewell)
+        except (JlogError, OSError) as error:
+            _log.error("addresses cannot be removed: %s", error)
+        finally:
+            self.kernel.stop()
 
     def _start(self) -> None:
         self.checks.configure(self.settings.check)
@@ -262,23 +275,22 @@ class Daemon:
         self.clerks.commit(commit.txn, answered)
 
     def _note(self, changed: Changed) -> None:
-        """Changes of owner: remembered, counted, and written down by who took or gave."""
+        """Changes of owner: remembered, counted, and written down by who took or gave. What was so before this node
+        looked is no change: remembered as it stands in the store, and no more."""
         at, me = wall_seconds(), self.settings.node
         for change in changed.changes:
-            self.counts["changes"] += 1
             bundle = self.node.plan.bundle_of.get(change.address)
             group = (
                 next((unit.group for unit in bundle.units if change.address in unit.addresses), "") if bundle else ""
             )
-            entry = Entry(at, change.address, group, change.before, change.after, change.why, me)
-            self.history.note(entry, write=change.after == me or (not change.after and change.before == me))
-        if len(changed.changes) <= 5:
-            for change in changed.changes:
-                _log.info(
-                    "%s: %s -> %s: %s", change.address, change.before or "nobody", change.after or "nobody", change.why
-                )
-        else:
-            _log.info("%d addresses changed owner", len(changed.changes))
+            since = change.since if changed.known else at
+            entry = Entry(since, change.address, group, change.before, change.after, change.why, me)
+            mine = change.after == me or (not change.after and change.before == me)
+            self.history.note(entry, write=mine and not changed.known)
+        if not changed.known:
+            self.counts["changes"] += len(changed.changes)
+            for sentence in summary(changed.changes):
+                _log.info("%s", sentence)
 
     def _set_deadline(self) -> None:
         with self._deadline_lock:
@@ -291,8 +303,15 @@ class Daemon:
         if (revision, token) == self._farewell_of:
             return
         self._farewell_of = revision, token
+        self.kernel.set_farewell(self._farewell(GUARD_ENDED))
+
+    def _farewell(self, why: str) -> bytes:
+        """What ends the session that is open, for the reason given; nothing when none is."""
+        session = self.node.session
+        if session.lost or not session.revision:
+            return b""
         gone = self.node.view.gones.get(self.settings.node, GoneRecord())
-        self.kernel.set_farewell(farewell_of(self.settings, session.farewell(gone), token) if revision else b"")
+        return farewell_of(self.settings, session.farewell(gone, why), self.heart.token)
 
     # ---- told, from other threads -----------------------------------------------------------------------------------
 
@@ -421,7 +440,7 @@ class Daemon:
             parse_http_address(settings.http),
             metrics=registry_of(self),
             health=lambda: problems(self),
-            ready=lambda: [] if self.node.record.ready else ["this node may not put up addresses yet"],
+            ready=lambda: why_not(self),
             stat=lambda: stat(self),
         )
 

@@ -74,6 +74,11 @@ class Hands:
             self._ready.notify()
         self._thread.join(timeout=10)
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is done any more: what is removed now stays removed."""
+        return not self._thread.is_alive()
+
     def _run(self) -> None:
         while True:
             with self._ready:

@@ -14,13 +14,18 @@ import logging
 import queue
 import threading
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
+
+from vip.view import Change
 
 _log = logging.getLogger("vip")
 
 CHANGES_MAX = 20_000
 WAITING_MAX = 20_000
+# More changes at once are told as sums.
+TOLD_ONE_BY_ONE_MAX = 5
 # How long the writer rests after the log could not be written.
 REST_SECONDS = 2.0
 
@@ -35,6 +40,20 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     after: str
     why: str
     by: str
+
+
+def summary(changes: Iterable[Change]) -> list[str]:
+    """Changes in words: each by itself when they are few, else how many from whom to whom, and the first with why."""
+    alike: dict[tuple[str, str], list[Change]] = {}
+    listed = list(changes)
+    for change in listed:
+        alike.setdefault((change.before or "nobody", change.after or "nobody"), []).append(change)
+    if len(listed) <= TOLD_ONE_BY_ONE_MAX:
+        return [f"{c.address}: {c.before or 'nobody'} -> {c.after or 'nobody'}: {c.why}" for c in listed]
+    return [
+        f"{before} -> {after}: addresses: {len(found)}, the first {found[0].address}: {found[0].why}"
+        for (before, after), found in sorted(alike.items())
+    ]
 
 
 class History:

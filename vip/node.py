@@ -48,7 +48,7 @@ from vip.records import (
     encode,
     recent_losses,
 )
-from vip.session import Session, ending
+from vip.session import SUCCESSOR_ENDED, Session, ending
 from vip.situation import Plan
 from vip.timing import Timing, silence_of
 from vip.view import Change, StreamHole, View
@@ -108,7 +108,8 @@ class Node:
 
     def sync(self, now: int, snapshot: Snapshot) -> None:
         """A snapshot was read; changes after its revision follow by `apply`."""
-        self._changed(now, self.view.sync(now, snapshot))
+        known = not self.view.revision
+        self._changed(now, self.view.sync(now, snapshot), known)
         self.holdings.plan_again()
         self._note_own_end()
 
@@ -135,6 +136,8 @@ class Node:
         elif commit.kind == "open" and result is not None:
             if self.session.opened(sent, result):
                 self._begin(now)
+        elif commit.kind == "end":
+            self._tell_ended(commit.about[0], result)
         elif commit.kind == "farewell" and (done or now >= self._stop_by):
             self._tell_end(done)
             self._end()
@@ -222,6 +225,10 @@ class Node:
         """Whether this node may put up what it claims: it waited for everybody from before its snapshot."""
         return self.phase == "live" and self.view.synced is not None and (self._alone or now >= self.view.ready_at())
 
+    def may_hold(self, now: int) -> bool:
+        """Whether it may have addresses up now: it is ready, and its deadline has not passed."""
+        return self.phase == "live" and self.record.ready and now < self.session.deadline
+
     def _act_clean(self, now: int) -> None:
         if not self._removing_all and now >= self._retry.get("clean", 0):
             self._removing_all = True
@@ -243,7 +250,7 @@ class Node:
             # Only one process can run at a place, and it has just removed everything: the former one left nothing.
             if now >= self._retry.get("former", 0):
                 wait = max(former.record.wait, self.timing.wait)
-                txn = ending(self.keys, self.identity.node, former.revision, gone, wait)
+                txn = ending(self.keys, self.identity.node, former.revision, gone, wait, SUCCESSOR_ENDED)
                 self._commit("former", txn)
         elif former.version > 1 and former.seen > self.view.synced:
             self.refused = (
@@ -273,6 +280,7 @@ class Node:
             if "store" not in self.trouble:
                 self.trouble["store"] = "no heartbeat was committed in time; nothing is held"
                 self._say("no heartbeat was committed in time: removing every address", "error")
+                self._stalled = 0  # nothing is left that could be announced
                 self._removing_all = True
                 self._actions.append(RemoveAll())
             return
@@ -325,6 +333,7 @@ class Node:
     def _lose(self, why: str) -> None:
         self._say(f"the session is lost: {why}; removing every address", "error")
         self.phase = "clean"
+        self._stalled = 0  # that was an older session: nothing of it is announced again
         self.holdings.end()
         self._retry.clear()
 
@@ -353,9 +362,18 @@ class Node:
             )
             if self._told_silent.get(node) != seen.revision:  # it may be tried again and again: said once
                 self._told_silent[node] = seen.revision
-                self._say(f"{node} was silent for {seconds(now - seen.seen):.1f} s: ending its session", "warning")
+                silence = f"{node} was silent for {seconds(now - seen.seen):.1f} s"
+                self._say(f"{silence}: asking the store to end its session", "warning")
             self._commit("end", txn, (node,))
             return
+
+    def _tell_ended(self, node: str, result: TxnResult | None) -> None:
+        """What became of the end of a silent session; without an answer it is tried again."""
+        if result is not None and result.succeeded:
+            self._say(f"the session of {node} is ended", "warning")
+        elif result is not None and node in self._told_silent:
+            del self._told_silent[node]
+            self._say(f"the session of {node} is not ended by this node: it was heard meanwhile, or another one did it")
 
     def _tell_conf(self, now: int) -> None:
         """What the digest of our configuration stands for must be known; what no live node uses is swept."""
@@ -410,12 +428,12 @@ class Node:
         self._waiting.add(kind)
         self._actions.append(Commit(kind, txn, about))
 
-    def _changed(self, now: int, changes: list[Change]) -> None:
+    def _changed(self, now: int, changes: list[Change], known: bool = False) -> None:
         if any(change.shifted for change in changes):
             self.holdings.shifted(now)
         if changes:
             self.holdings.changed(changes)
-            self._actions.append(Changed(tuple(changes)))
+            self._actions.append(Changed(tuple(changes), known))
 
     def _say(self, sentence: str, level: Literal["info", "warning", "error"] = "info") -> None:
         self._actions.append(Say(sentence, level))

@@ -171,6 +171,13 @@ class Keys:
         return (kind, name) if KEY_NAME.fullmatch(name) else ("", "")
 
 
+def end_of(gone: GoneRecord) -> str:
+    """How a session ended, in words."""
+    if gone.clean:
+        return gone.why or "it ended clean"
+    return gone.why or "it fell silent, or was ended"
+
+
 def recent_losses(losses: tuple[float, ...], wall: float) -> tuple[float, ...]:
     """Those that still count."""
     return tuple(at for at in losses if wall - LOSSES_SECONDS < at <= wall + LOSSES_SECONDS)[-LOSSES_MAX:]

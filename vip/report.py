@@ -49,6 +49,16 @@ def kernel_counts(daemon: Daemon) -> dict[str, int]:
         return {}
 
 
+def why_not(daemon: Daemon) -> list[str]:
+    """Why this node may not have addresses up now; nothing when it may."""
+    node = daemon.node
+    if node.may_hold(boot_ns()):
+        return []
+    if node.phase == "live" and node.record.ready:
+        return ["no heartbeat was committed in time: this node holds nothing until one is"]
+    return ["this node may not put up addresses yet"]
+
+
 def problems(daemon: Daemon) -> list[str]:
     """What is wrong, in words; nothing when all is well."""
     node = daemon.node
@@ -82,7 +92,7 @@ def stat(daemon: Daemon) -> dict[str, object]:
     return {
         "node": daemon.settings.node,
         "phase": node.phase,
-        "ready": node.record.ready,
+        "ready": node.may_hold(now),
         "session": node.session.revision,
         "deadline_in": max(seconds(node.session.deadline - now), 0.0),
         "held": sorted(node.holdings.present),

@@ -16,10 +16,15 @@ from cluster.types import Compare, Delete, Put, Txn, TxnResult
 from vip.records import GoneRecord, Keys, SessionRecord, encode
 from vip.timing import Timing
 
+# Why a session ended clean that its daemon could not end itself, for people.
+GUARD_ENDED = "its daemon died; its guard removed everything"
+FAILURE_ENDED = "its daemon failed, and removed everything before it ended"
+SUCCESSOR_ENDED = "its daemon died; the next one there removed everything"
 
-def ending(keys: Keys, node: str, revision: int, gone: GoneRecord, wait: int) -> Txn:
+
+def ending(keys: Keys, node: str, revision: int, gone: GoneRecord, wait: int, why: str = "") -> Txn:
     """End a session whose addresses are all known to be removed: others need not wait. Keeps what counted before."""
-    words = GoneRecord(revision, True, 0, max(gone.wait, wait), gone.losses)
+    words = GoneRecord(revision, True, 0, max(gone.wait, wait), gone.losses, why)
     key = keys.session(node)
     return Txn((Compare(key, "create", revision),), (Delete(key), Put(keys.gone(node), encode(words))))
 
@@ -69,9 +74,9 @@ class Session:
         key = self._keys.session(self.node)
         return Txn((Compare(key, "create", self._revision),), (Put(key, encode(record)),))
 
-    def farewell(self, gone: GoneRecord) -> Txn:
+    def farewell(self, gone: GoneRecord, why: str = "") -> Txn:
         """End the session clean: only after the kernel acknowledged the removal of every address."""
-        return ending(self._keys, self.node, self._revision, gone, self.timing.wait)
+        return ending(self._keys, self.node, self._revision, gone, self.timing.wait, why)
 
     # ---- what came back ----
 

@@ -23,6 +23,8 @@ from vip.units import (
 )
 from vip.view import SessionSeen, View
 
+BROKEN = "BROKEN: "
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -80,7 +82,7 @@ def situation_of(plan: Plan, view: View, wall: float) -> Situation:
     frozen = {}
     for bundle in plan.bundles if broken else ():
         for group in sorted(bundle.groups & broken.keys()):
-            frozen[bundle.name] = f"BROKEN: {broken[group]}"
+            frozen[bundle.name] = f"{BROKEN}{broken[group]}"
     pins = {name: pin.node for name, (pin, _) in view.pins.items() if not pin.until or pin.until > wall}
     return Situation(
         tuple(member_of(plan, view, seen) for _, seen in sorted(view.sessions.items())),

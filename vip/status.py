@@ -14,15 +14,17 @@ Pure functions of a `View` and a plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 import msgspec
 
+from vip.addresses import in_order
 from vip.assign import Member, Wish, assign
-from vip.clock import seconds
-from vip.situation import Plan, owners_of, situation_of, unsafe_groups
+from vip.clock import seconds, wall_text
+from vip.records import PinRecord, end_of
+from vip.situation import BROKEN, Plan, owners_of, situation_of, unsafe_groups
 from vip.view import View
 
 NOBODY_SILENT: Mapping[str, str] = MappingProxyType({})
@@ -38,6 +40,8 @@ class AddressStatus(msgspec.Struct, frozen=True):
     since: float
     why: str
     wanted: str
+    # Until when an operator holds it where it is wanted (seconds since 1970); 0: nobody does.
+    held_until: float = 0.0
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -55,7 +59,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class Move(msgspec.Struct, frozen=True):
-    """What would move."""
+    """What would move; `kind` as of a `Wish`, or "release": given up, or "held": an operator holds it at `after`."""
 
     bundle: str
     addresses: tuple[str, ...]
@@ -78,6 +82,10 @@ def addresses_of(plan: Plan, view: View, wall: float, silent: Mapping[str, str] 
             if status.owner in silent:
                 why = f"{status.owner}, which owns it, is silent: {silent[status.owner]}"
                 status = msgspec.structs.replace(status, state="SILENT", why=why)
+            hold = hold_of(view, plan.bundle_of[address].name, wall)
+            if hold is not None:
+                why = f"{words_of(hold)}; {status.why}"
+                status = msgspec.structs.replace(status, why=why, held_until=hold.until)
             found.append(status)
     return found
 
@@ -89,12 +97,14 @@ def _address(view: View, address: str, group: str, wish: Wish, unsafe: str) -> A
     blocked = view.sessions[owner].record.blocked.get(address) if owner else None
     if blocked is not None:
         state, why = "BLOCKED", f"{blocked}, which is none of ours, has it"
-    elif wish.why.find("BROKEN") >= 0:
+    elif BROKEN in wish.why:
         state, why = "BROKEN", wish.why
     elif unsafe:
         state, why = "UNSAFE", unsafe
     elif owner and wish.kind in ("move", "shift"):
         state, why = "moving", wish.why
+    elif owner in view.drains:
+        why = wish.why  # why it has it still, not why it came here
     return AddressStatus(address, group, state, owner, since, why, wish.node)
 
 
@@ -112,8 +122,8 @@ def nodes_of(
     ]
     for node, gone in sorted(view.gones.items()):
         if node not in view.sessions:
-            state, why = ("left", "it ended clean") if gone.clean else ("gone", "it fell silent, or was ended")
-            found.append(NodeStatus(node, state, 0, 0, 0.0, 0.0, 0, "", why))
+            state = "gone" if not gone.clean else "died" if gone.why else "left"
+            found.append(NodeStatus(node, state, 0, 0, 0.0, 0.0, 0, "", end_of(gone)))
     return found
 
 
@@ -134,7 +144,7 @@ def _node(view: View, member: Member, held: int, now: int, silence: str) -> Node
     if not record.ready:
         reasons.append("waits until no former owner can be left")
     if record.losses:
-        reasons.append(f"lost its session {record.losses} times lately")
+        reasons.append(f"lost its session {'once' if record.losses == 1 else f'{record.losses} times'} lately")
     state = "silent" if silence else "drained" if member.drained else "fit" if not reasons else "limited"
     heard = seconds(now - seen.seen)
     return NodeStatus(
@@ -143,16 +153,76 @@ def _node(view: View, member: Member, held: int, now: int, silence: str) -> Node
 
 
 def moves_of(plan: Plan, view: View, wall: float, drained: str = "", lost: str = "") -> list[Move]:
-    """What would move now, or if a node were drained or lost besides."""
-    owners = owners_of(plan.bundles, view)
+    """What would move, be taken or be given up now, or if a node were drained or lost besides. A configuration that no
+    live node runs is answered as if every one of them did."""
     wishes = _wishes_if(plan, view, wall, drained, lost)
     found = []
     for bundle in plan.bundles:
-        wish, before = wishes[bundle.name], owners.get(bundle.name, "")
-        if wish.kind != "keep" and wish.node != before:
-            addresses = tuple(address for unit in bundle.units for address in unit.addresses)
-            found.append(Move(bundle.name, addresses, before, wish.node, wish.kind, wish.why))
+        wish = wishes[bundle.name]
+        owners: dict[str, list[str]] = {}
+        for address in (address for unit in bundle.units for address in unit.addresses):
+            owners.setdefault(view.owner(address), []).append(address)
+        if BROKEN in wish.why or list(owners) == [wish.node]:
+            continue
+        for before, addresses in sorted(owners.items()):
+            if before == wish.node:
+                continue
+            kind, why = (
+                (wish.kind, wish.why) if wish.kind != "keep" else _joins(bundle.name, addresses, wish.node, before)
+            )
+            found.append(Move(bundle.name, tuple(addresses), before, wish.node, kind, why))
+    return found + _given_up(plan, view, lost)
+
+
+def _joins(bundle: str, addresses: Sequence[str], node: str, before: str) -> tuple[str, str]:
+    """For addresses that are not where the rest of their bundle stays."""
+    return ("move" if before else "take"), f"{_in_short(addresses)}: of {bundle}, which {node} has"
+
+
+def _given_up(plan: Plan, view: View, lost: str) -> list[Move]:
+    """What live nodes have, and this configuration has not."""
+    owners: dict[str, list[str]] = {}
+    for address in view.owns.keys() - plan.bundle_of.keys():
+        owners.setdefault(view.owner(address), []).append(address)
+    found = []
+    for owner, addresses in sorted(owners.items()):
+        if owner not in ("", lost):
+            known = in_order(addresses)
+            found.append(Move(_in_short(known), tuple(known), owner, "", "release", "not in this configuration"))
     return found
+
+
+def _in_short(addresses: Sequence[str]) -> str:
+    return addresses[0] if len(addresses) == 1 else f"{addresses[0]} and others"
+
+
+def is_new(plan: Plan, view: View) -> bool:
+    """Whether live nodes run configurations, and none of them this one."""
+    digests = {seen.record.digest for seen in view.sessions.values()}
+    return bool(digests) and plan.digest not in digests
+
+
+def holds_of(plan: Plan, view: View, wall: float) -> list[Move]:
+    """What operators hold somewhere for a time."""
+    owners = owners_of(plan.bundles, view)
+    found = []
+    for bundle in plan.bundles:
+        pin = hold_of(view, bundle.name, wall)
+        if pin is not None:
+            addresses = tuple(address for unit in bundle.units for address in unit.addresses)
+            found.append(Move(bundle.name, addresses, owners.get(bundle.name, ""), pin.node, "held", words_of(pin)))
+    return found
+
+
+def hold_of(view: View, bundle: str, wall: float) -> PinRecord | None:
+    """The order that holds a bundle somewhere for a time, if one does."""
+    pin, _ = view.pins.get(bundle, (None, 0))
+    return pin if pin is not None and pin.until > wall else None
+
+
+def words_of(hold: PinRecord) -> str:
+    by = f" by {hold.by}" if hold.by else ""
+    return f"held on {hold.node} until {wall_text(hold.until)}{by}"
 
 
 def staying_of(plan: Plan, view: View, wall: float, drained: str) -> list[str]:
@@ -172,7 +242,10 @@ def _wishes_if(plan: Plan, view: View, wall: float, drained: str, lost: str) -> 
         for member in situation.members
         if member.name != lost
     ]
-    return _wishes(plan, view, tuple(members), dict(situation.pins), dict(situation.frozen), lost)
+    frozen = dict(situation.frozen)
+    if is_new(plan, view):
+        members, frozen = [replace(member, lacks=frozenset(), older=False) for member in members], {}
+    return _wishes(plan, view, tuple(members), dict(situation.pins), frozen, lost)
 
 
 def _wishes(

@@ -12,7 +12,7 @@ and `synced` begins anew. No locks; one thread.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -27,6 +27,7 @@ from vip.records import (
     PinRecord,
     SessionRecord,
     decode,
+    end_of,
 )
 
 
@@ -66,6 +67,8 @@ class Change:
     after: str
     why: str
     shifted: bool = False
+    # By the wall clock of who wrote it, for people.
+    since: float = 0.0
 
 
 @dataclass
@@ -94,6 +97,7 @@ class View:
 
     def sync(self, now: int, snapshot: Snapshot) -> list[Change]:
         """Begin anew from a snapshot; holds that are known stay."""
+        first = not self.revision
         before = {address: self.owner(address) for address in self.owns}
         for table in (self.sessions, self.owns, self.owned, self.gones, self.drains, self.pins, self.confs):
             table.clear()
@@ -103,6 +107,10 @@ class View:
         self.revision, self.synced = snapshot.revision, now
         self.own_changes += 1
         addresses = before.keys() | self.owns.keys()
+        if first:  # what is found is no change, so it is told as it was told by who made it
+            before = {address: own.record.before for address, own in self.owns.items()}
+            addresses = {address for address in self.owns if self.owner(address)}
+            return sorted(self._changes(addresses, before, always=True), key=lambda change: change.since)
         return list(self._changes(addresses, before))
 
     def lose(self) -> None:
@@ -169,15 +177,25 @@ class View:
             elif kind == "sess" and (event.item is None or name not in self.sessions):
                 yield from list(self.owned_by(name))
 
-    def _changes(self, addresses: Iterable[str], before: dict[str, str]) -> Iterator[Change]:
+    def _changes(self, addresses: Iterable[str], before: Mapping[str, str], always: bool = False) -> Iterator[Change]:
         for address in sorted(addresses):
             was, now = before.get(address, ""), self.owner(address)
-            if was != now:
+            if was != now or always:
                 own = self.owns.get(address)
                 if own is not None and now:
-                    yield Change(address, was, now, own.record.why, own.record.shifted)
+                    record = own.record
+                    yield Change(address, was, now, record.why, record.shifted, record.since)
                 else:
-                    yield Change(address, was, "", f"{was} gave it up or is gone")
+                    yield Change(address, was, "", self._why_free(was, own))
+
+    def _why_free(self, was: str, own: OwnSeen | None) -> str:
+        """A record that still stands was not given up: its session ended."""
+        if own is None or own.record.node != was:
+            return f"{was} gave it up"
+        gone = self.gones.get(was)
+        if gone is None or gone.session != own.record.session:
+            return f"{was} is gone"
+        return f"{was} ended: {end_of(gone)}"
 
     def _check_and_put(self, now: int, item: KeyValue) -> None:
         """Every write of a session or an ownership must be the one after the last known."""

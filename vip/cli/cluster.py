@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.types import Delete, Operation, Store, Txn
-from jlogd.errors import ConfigError
+from jlogd.errors import ConfigError, UsageError
 from vip.clock import boot_ns, wall_seconds
 from vip.config import Settings, load
 from vip.errors import NotFound
@@ -74,10 +74,12 @@ class Cluster:
         )
 
     def bundle(self, word: str) -> Bundle:
-        """What an address, or the name of a group, is moved with. Raises NotFound."""
+        """What an address, or the name of a group, is moved with. Raises NotFound, or UsageError for a spread group."""
         found = self.plan.bundle_of.get(word)
         if found is None:
             found = next((b for b in self.plan.bundles if word in b.groups and not _is_spread(b)), None)
+        if found is None and any(word in bundle.groups for bundle in self.plan.bundles):
+            raise UsageError(f"{word} is spread, each of its addresses moves for itself: name an address")
         if found is None:
             raise NotFound(f"{word} is neither an address nor a group that moves as one in this configuration")
         return found

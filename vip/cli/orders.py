@@ -18,7 +18,8 @@ from vip.cli.params import config_option
 from vip.errors import NotFound
 from vip.records import DrainRecord, PinRecord, encode
 from vip.situation import owners_of
-from vip.status import staying_of
+from vip.status import hold_of, staying_of, words_of
+from vip.units import Bundle
 
 wait_option = click.option(
     "--wait",
@@ -92,38 +93,70 @@ def undrain_command(node: str, config: Path | None) -> int:
 
 @click.command("move", no_args_is_help=True)
 @click.argument("what", metavar="ADDRESS|GROUP")
-@click.argument("node", metavar="NODE")
+@click.argument("node", metavar="[NODE]", required=False)
 @click.option("--for", "duration", type=DURATION, metavar="TIME", help="Hold it there so long; else once, without.")
+@click.option("--release", is_flag=True, help="End a hold before its time; no NODE then.")
 @wait_option
 @config_option
-def move_command(what: str, node: str, duration: float | None, wait: float, config: Path | None) -> int:
+def move_command(
+    what: str, node: str | None, duration: float | None, release: bool, wait: float, config: Path | None
+) -> int:
     """Move an address to a node.
 
-    All that moves with it goes along. Without --for it is moved once, and stays as long as nothing else says otherwise:
-    a group that prefers another node and has failback "auto" goes home after a while. A node that cannot have it, or is
-    drained, does not get it.
+    All that moves with it goes along: a follower takes its leader with it. Without --for it is moved once, and stays as
+    long as nothing else says otherwise: a group that prefers another node and has failback "auto" goes home after a
+    while. With --for it is held there; vip show says until when, another move replaces that, --release ends it. A node
+    that cannot have it, or is drained, does not get it.
 
     \b
     Examples:
       vip move 10.1.1.10 mta3
       vip move outbound-gold mta3 --for 1h
+      vip move outbound-gold --release
     """
+    if release == (node is not None) or (release and duration):
+        raise UsageError("name either the NODE to move to or --release, which takes no --for")
     with opened(config) as cluster:
-        cluster.node(node)
         bundle = cluster.bundle(what)
+        if node is None:
+            return _release(cluster, bundle)
+        cluster.node(node)
         if node in cluster.view.drains:
             raise UsageError(f"{node} is drained; vip undrain {node} first")
-        home = bundle.leader.prefer
-        if duration is None and bundle.leader.failback == "auto" and home and home[0] != node:
-            warn(f"{bundle.name} prefers {home[0]} and will go there again; hold it with --for TIME")
+        _tell_beforehand(cluster, bundle, what, node, held=bool(duration))
         until = cluster.wall + duration if duration else 0.0
         record = PinRecord(node, until, cluster.wall, whoami())
         cluster.commit(Put(cluster.keys.pin(bundle.name), encode(record)))
         done = _until(cluster, lambda: owners_of([bundle], cluster.view).get(bundle.name) == node, wait)
-        names = ", ".join(unit.name for unit in bundle.units)
         later = f"ordered to {node}, not there yet; see vip show and vip plan"
-        say(f"{names}: now on {node}" if done else f"{names}: {later}")
+        say(f"{_names(bundle)}: {f'now on {node}' if done else later}")
         return 0 if done or not wait else 1
+
+
+def _names(bundle: Bundle) -> str:
+    return ", ".join(unit.name for unit in bundle.units)
+
+
+def _tell_beforehand(cluster: Cluster, bundle: Bundle, what: str, node: str, held: bool) -> None:
+    """What an order does besides what its words say."""
+    if len(bundle.units) > 1:
+        warn(f"{what} moves together with the rest of: {_names(bundle)}")
+    hold = hold_of(cluster.view, bundle.name, cluster.wall)
+    if hold is not None:
+        warn(f"{bundle.name} was {words_of(hold)}; this order replaces that")
+    home = bundle.leader.prefer
+    if not held and bundle.leader.failback == "auto" and home and home[0] != node:
+        warn(f"{bundle.name} prefers {home[0]} and will go there again; hold it with --for TIME")
+
+
+def _release(cluster: Cluster, bundle: Bundle) -> int:
+    hold = hold_of(cluster.view, bundle.name, cluster.wall)
+    cluster.drop(cluster.keys.pin(bundle.name))
+    if hold is None:
+        say(f"{_names(bundle)}: nobody held it")
+        return 1
+    say(f"{_names(bundle)}: no longer {words_of(hold)}")
+    return 0
 
 
 def _until(cluster: Cluster, true: Callable[[], bool], seconds: float) -> bool:

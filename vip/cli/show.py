@@ -8,22 +8,21 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jlogd.cli.output import print_json, say, show, table
+from jlogd.cli.output import print_json, say, show, table, warn
 from jlogd.cli.params import json_option
 from jlogd.cli.units import format_duration
 from jlogd.errors import RemoteError
 from vip.cli.cluster import Cluster, find_config, opened
 from vip.cli.params import config_option
 from vip.cli.silence import Listener, listen
-from vip.clock import boot_ns
+from vip.clock import boot_ns, wall_text
 from vip.config import load
-from vip.status import AddressStatus, Move, NodeStatus, addresses_of, moves_of, nodes_of, staying_of
+from vip.status import AddressStatus, Move, NodeStatus, addresses_of, holds_of, is_new, moves_of, nodes_of, staying_of
 from vip.view import View
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def _row(row: AddressStatus, wall: float) -> tuple[str, ...]:
 
 
 def _nodes_table(nodes: Sequence[NodeStatus]) -> RenderableType:
-    columns = ("NODE", "STATE", "ADDRESSES", "UP", "GENERATION", "GATE", "WHY")
+    columns = ("NODE", "STATE", "ADDRESSES", "SESSION", "GENERATION", "GATE", "WHY")
     rows = [
         (n.node, n.state, str(n.addresses), format_duration(n.age) if n.gate else "-", str(n.generation), n.gate, n.why)
         for n in nodes
@@ -132,12 +131,14 @@ def _nodes_table(nodes: Sequence[NodeStatus]) -> RenderableType:
 def plan_command(drain: str, lost: str, as_json: bool, config: Path | None) -> int:
     """Show what would move, without moving it.
 
-    Each move comes with its reason. With another file as --config it shows what that configuration would move. The exit
-    code is 1 when nothing would.
+    Each move comes with its reason. With a file as --config that no node runs yet it shows what would be if all of them
+    did: which addresses would be taken, moved, or given up because the file has them not. What an operator holds
+    somewhere is listed as well. The exit code is 1 when nothing would move.
 
     \b
     Examples:
       vip plan
+      vip plan --config new.toml
       vip plan --drain mta2
       vip plan --lost mta1 --json
     """
@@ -147,16 +148,30 @@ def plan_command(drain: str, lost: str, as_json: bool, config: Path | None) -> i
                 cluster.node(name)
         moves = moves_of(cluster.plan, cluster.view, cluster.wall, drain, lost)
         staying = staying_of(cluster.plan, cluster.view, cluster.wall, drain) if drain and drain != lost else []
+        holds = holds_of(cluster.plan, cluster.view, cluster.wall)
+        _tell_about_file(cluster)
     if as_json:
-        print_json(moves)
+        print_json([*moves, *holds])
     elif not moves:
         say("nothing would move")
     else:
         show(table(("WHAT", "ADDRESSES", "FROM", "TO", "WHY"), [_move_row(move) for move in moves]))
         say(f"addresses that would move: {sum(len(move.addresses) for move in moves)}")
+    for hold in holds if not as_json else ():
+        say(f"{hold.bundle} is {hold.why}")
     if staying and not as_json:
         say(f"addresses that stay on {drain}, because no other node can have them: {len(staying)}")
     return 0 if moves else 1
+
+
+def _tell_about_file(cluster: Cluster) -> None:
+    """What a configuration that no node runs needs before it can be what the plan says."""
+    if not is_new(cluster.plan, cluster.view):
+        return
+    mine, highest = cluster.settings.generation, cluster.view.generation
+    warn("no live node runs this configuration: this is what would be if all of them did")
+    if mine <= highest:
+        warn(f"it has generation {mine}, and {highest} is in force: it needs a higher one")
 
 
 def _move_row(move: Move) -> tuple[str, ...]:
@@ -171,8 +186,8 @@ def _move_row(move: Move) -> tuple[str, ...]:
 def history_command(count: int, as_json: bool, config: Path | None) -> int:
     """Show the last changes of owner.
 
-    Those that the daemon of this machine saw. Older ones are in the jlogd log that vip.log names, when one is
-    configured.
+    Those that the daemon of this machine saw since it started, after what it found then, as that stood in the store.
+    They are in its memory; all are kept in the jlogd log that vip.log names, when one is configured.
 
     \b
     Examples:
@@ -192,12 +207,14 @@ def history_command(count: int, as_json: bool, config: Path | None) -> int:
         print_json(entries)
     elif entries:
         rows = [
-            (_time(e["at"]), e["address"], e["before"] or "nobody", e["after"] or "nobody", e.get("why", ""))
+            (
+                wall_text(e["at"], "milliseconds"),
+                e["address"],
+                e["before"] or "nobody",
+                e["after"] or "nobody",
+                e.get("why", ""),
+            )
             for e in entries
         ]
         show(table(("AT", "ADDRESS", "FROM", "TO", "WHY"), rows, left=4))
     return 0 if entries else 1
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().isoformat(timespec="milliseconds")

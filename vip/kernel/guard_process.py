@@ -63,6 +63,7 @@ def main(control: int, shared: int, gate: int, daemon: int) -> None:
     memory = mmap.mmap(shared, SHARED_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
     close_gate = _gate(gate)
     netlink = Netlink()
+    time.localtime()  # reads the time zone, as long as files can be read
     _unstoppable()
     say = _farewell()
     os.write(control, READY)
@@ -107,7 +108,7 @@ def _remove_once(netlink: Netlink) -> None:
     try:
         spots, failures = remove_ours(netlink)
     except OSError as error:
-        _tell(f"the addresses could not be removed at the deadline: {error.strerror}")
+        _tell(f"the addresses could not be removed at the deadline: {error.strerror}", "ERROR")
         return
     if spots:
         _tell(f"removed {len(spots) - len(failures)} addresses: the deadline passed and the daemon did not move it")
@@ -127,7 +128,7 @@ def _remove_everything(netlink: Netlink) -> bool:
         except OSError as error:
             why = error.strerror or str(error)
         time.sleep(_TRY_SECONDS)
-    _tell(f"the daemon died, and its addresses could not all be removed: {why}; their lifetimes end them")
+    _tell(f"the daemon died, and its addresses could not all be removed: {why}; their lifetimes end them", "ERROR")
     return False
 
 
@@ -171,8 +172,10 @@ def _unstoppable() -> None:
         score.write("-1000")
 
 
-def _tell(sentence: str) -> None:
+def _tell(sentence: str, level: str = "WARNING") -> None:
     """To the log that the daemon's own lines go to. Whoever reads it may be gone, or stopped: nothing here may wait."""
     with contextlib.suppress(OSError, ValueError):
         if select.select([], [_STDERR], [], 0)[1]:  # then a line fits, in a pipe too
-            os.write(_STDERR, f"vip guard: {sentence}\n".encode())
+            now = time.time()  # as the daemon's lines begin
+            at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+            os.write(_STDERR, f"{at},{int(now % 1 * 1000):03} {level} guard: {sentence}\n".encode())
