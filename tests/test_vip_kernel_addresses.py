@@ -281,6 +281,16 @@ def test_thousands(net: Net) -> None:
     assert not events
 
 
+@pytest.mark.slow
+def test_thousands_of_ipv6_are_added_in_time_without_the_gate(net: Net) -> None:
+    """Each takes the kernel the longer the more there are; lifetimes that are sent late each time would be refused."""
+    many = [floating(net.floating6(n)) for n in range(2000)]
+    with running(net, "n1", gate="lifetime") as (kernel, _):
+        for at in range(0, len(many), 500):
+            assert kernel.add(many[at : at + 500], now_ns() + 60 * SECOND) == {}
+        assert there(kernel) == set(many)
+
+
 def test_signals_do_not_interrupt_a_bulk(net: Net) -> None:
     """A timer that strikes every millisecond is nothing but a few interrupted system calls."""
     many = [floating(net.floating(30_000 + n)) for n in range(500)]
