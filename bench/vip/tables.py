@@ -37,7 +37,7 @@ Rows = tuple[Sequence[str], list[Sequence[str]]]
 def conditions(machine: dict[str, Any]) -> str:
     """Where and when, in a sentence."""
     kernel = str(machine["kernel"]).split("-")[0]
-    other = f", while other work was going on (load {machine['load']})" if busy(machine) else ""
+    other = f", load {machine['load']} at the start" if busy(machine) else ""
     return f"{machine['date'][:10]}, {machine['cores']} cores, Linux {kernel}{other}"
 
 
