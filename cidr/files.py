@@ -44,6 +44,11 @@ class Files:
         self.step("rename", path)
         os.rename(temporary, path)
 
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file another name, where nothing is; durable once the directory is synced."""
+        self.step("rename", new)
+        os.rename(old, new)
+
     def make_directory(self, path: Path) -> None:
         """Create a directory and those above it, durably."""
         if path.is_dir():

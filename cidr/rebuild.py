@@ -89,14 +89,14 @@ def _settle(base: Path, found: Found, settings: Mapping[str, str], epochs: Mappi
 
 
 def _move_aside(base: Path, files: Files) -> Path:
+    """The file last: whenever this is stopped, no journal of the old one lies beside a new one."""
     number = 1
     while (aside := base / f"{CATALOGUE}.damaged-{number}").exists():
         number += 1
-    (base / CATALOGUE).rename(aside)
-    for companion in _COMPANIONS:
+    for companion in (*_COMPANIONS, ""):
         beside = base / f"{CATALOGUE}{companion}"
         if beside.exists():
-            beside.rename(base / f"{aside.name}{companion}")
+            files.rename(beside, base / f"{aside.name}{companion}")
     files.sync_directory(base)
     return aside
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from click.testing import CliRunner, Result
 from cidr.catalogue import Catalogue
 from cidr.cli.main import cli
 from cidr.errors import LoggerFenced
+from cidr.files import Files
 from cidr.names import CATALOGUE
-from cidr.rebuild import EPOCH_LEAP
+from cidr.rebuild import EPOCH_LEAP, rebuild
 from cidr.store import Store
+from cidr.survey import survey
 
 
 def cidr(*args: object) -> Result:
@@ -69,6 +72,34 @@ def test_a_damaged_catalogue_is_moved_aside_and_made_anew(tmp_path: Path, damage
     drained(config(tmp_path))  # goes on where it was
     assert counted(base) == before | {"192.0.2.7": 2}
     assert "damaged" not in cidr("rebuild", "--base-dir", base).stderr
+
+
+class _Stopping(Files):
+    """The process ends before the change that has this number."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def step(self, what: str, path: Path) -> None:
+        self.at -= 1
+        if self.at == 0:
+            raise KeyboardInterrupt(what)
+
+
+def test_wherever_it_is_stopped_no_journal_of_the_old_one_meets_the_new_one(tmp_path: Path) -> None:
+    append(tmp_path, [failed("192.0.2.7")])
+    drained(config(tmp_path))
+    base = tmp_path / "store"
+    before, companions = counted(base), [base / f"{CATALOGUE}{name}" for name in ("-journal", "-wal", "-shm")]
+    for at in range(1, 6):
+        for path in [base / CATALOGUE, *companions]:
+            path.write_bytes(b"garbage")
+        with suppress(KeyboardInterrupt):
+            rebuild(base, survey(base), _Stopping(at))
+        if not (base / CATALOGUE).exists() or (base / CATALOGUE).read_bytes() != b"garbage":
+            assert not any(path.exists() and path.read_bytes() == b"garbage" for path in companions), at
+        rebuild(base, survey(base))
+        assert counted(base) == before
 
 
 @pytest.mark.parametrize("readable", [True, False])

@@ -412,3 +412,16 @@ def test_a_full_part_is_followed_by_the_next() -> None:
         manager.pull([Node("n0", node.items[:count])])
     assert medium.text(path) == b"record 0\nrecord 1\n" and medium.text(path + ".part3") == b"record 4\nrecord 5\n"
     check(medium, [node])
+
+
+def test_what_fails_behind_the_ledger_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is not in the ledger may be tried again, whatever else goes wrong."""
+    medium = Medium()
+    manager, node = Manager(medium), Node("n0", [encode([b"once"]).stamped(1, 1, 1_800_014_400 * 10**9, 1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(manager.output, "settled", lambda _: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            manager.pull([node])
+    assert manager.rounds.state(node.source) == medium.ledger[0][node.source.key]
+    Manager(medium).pull([node])
+    check(medium, [node])

@@ -47,8 +47,9 @@ def parcel(node: str, *records: bytes) -> Parcel:
     return Parcel(source, "uuid", [encode(list(records)).stamped(1, 1, NOON_NS, 1)])
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "of the test"), ZeroDivisionError("of the test")], ids=repr)
 def test_a_round_that_failed_appends_nothing_more(
-    tmp_path: Path, ledger: LmdbLedger, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ledger: LmdbLedger, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """One file fails at once, another is slow: whoever is told of the failure may cut back, so all must have ended."""
     failed, ended = threading.Event(), threading.Event()
@@ -57,7 +58,7 @@ def test_a_round_that_failed_appends_nothing_more(
     def append(self: PosixText, buffers: Sequence[Buffer]) -> int:
         if bytes(buffers[0]).startswith(b"bad"):
             failed.set()
-            raise OSError(errno.EIO, "of the test")
+            raise error
         failed.wait()
         time.sleep(MOMENT_SECONDS)
         done = plainly(self, buffers)
@@ -68,7 +69,7 @@ def test_a_round_that_failed_appends_nothing_more(
     with ThreadPoolExecutor(2) as pool:
         template = Template(f"{tmp_path}/files/%{{node}}")
         output = FileOutput(PosixStore(), ledger, template, map_files=pool.map)
-        with pytest.raises(OSError, match="of the test"):
+        with pytest.raises(type(error), match="of the test"):
             output.write([parcel("a", b"bad"), parcel("b", b"good")])
         assert ended.is_set()
         monkeypatch.undo()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from daemon_support import RunningDaemon, daemon, until
-from fault_support import FailingCalls, FullDisk, NoMoreFiles, Trouble, failing_mount, jumping_clock, tmpfs
+from fault_support import FailingCalls, FullDisk, NoMoreFiles, Trouble, failing_mount, jumping_clock, missing, tmpfs
 
 import jlogd
 from jlogd.errors import DiskFailed, JlogError, SpoolFull
@@ -247,7 +247,7 @@ def test_clocks_that_jump_years(tmp_path: Path) -> None:
 
 def test_the_clock_of_the_test_machine_is_not_touched(tmp_path: Path) -> None:
     if shutil.which("cc") is None:
-        pytest.skip("there is no C compiler")
+        missing("there is no C compiler")
     before = time.time()
     with jumping_clock(tmp_path) as (_, jump), suppress(OSError):
         jump(YEAR_SECONDS)

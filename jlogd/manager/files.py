@@ -50,14 +50,14 @@ class Work:
     handle: Handle
     job: Job
     crc: int = 0
-    error: OSError | None = None
+    error: Exception | None = None
 
     def do(self) -> None:
-        """Append and sync; what fails is kept for the thread of the rounds."""
+        """Append and sync; whatever fails is kept for the thread of the rounds, which waits for the other files."""
         try:
             self._append()
             self._sync()
-        except OSError as error:
+        except Exception as error:
             self.error = error
 
     def _append(self) -> None:
@@ -181,7 +181,7 @@ class FileOutput:
     # ---- writing ---------------------------------------------------------------------------------------------------
 
     def _do(self, works: Sequence[Work]) -> None:
-        """Append and sync. Raises OSError when one of the files failed, once all have ended."""
+        """Append and sync. Raises what one of the files failed with, once all have ended."""
         if len(works) == 1:
             works[0].do()  # handing one file over to another thread would cost more than it gains
         else:

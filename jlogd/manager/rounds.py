@@ -42,6 +42,9 @@ SOURCES_MAX = 500
 # How often outputs are given time, and the longest wait for something to do.
 IDLE_SECONDS = 1.0
 
+# A parcel, what of it was to be written, and where its source is then.
+Outcome = tuple[Parcel, list[Item], SourceState]
+
 
 class Rounds:
     """See the module's text. `put`, `trouble`, `waiting` and `stats` may be called from any thread."""
@@ -224,13 +227,15 @@ class Rounds:
     def _tried(self, parcels: list[Parcel], is_last: bool = False) -> bool:
         """Commit; whether it could be. When nothing smaller is to be tried, what could not be written waits."""
         try:
-            self._commit(parcels)
+            outcome, changes, used = self._write(parcels)
         except LedgerFailed:
             raise
         except Exception as error:  # whatever one source brings, the others are to be written
             if is_last:
                 self._failed(parcels, error)
             return False
+        # Outside of the attempt: what fails from here on is in the ledger, and may not be written again.
+        self._settle(parcels, outcome, changes, used)
         return True
 
     def _sound(self, parcels: Sequence[Parcel]) -> list[Parcel]:
@@ -252,7 +257,7 @@ class Rounds:
             size += sum(parcel.bytes for parcel in self._waiting.pop(source.key, ()))
         self._refused(source, self.state(source), size)
 
-    def _fresh(self, parcels: Sequence[Parcel]) -> list[tuple[Parcel, list[Item], SourceState]]:
+    def _fresh(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         """Each parcel of one source with what of it is to be written, and the state it leads to."""
         state = self.state(parcels[0].source)
         found = []
@@ -261,9 +266,9 @@ class Rounds:
             found.append((parcel, items, state))
         return found
 
-    def _commit(self, parcels: Sequence[Parcel]) -> None:
+    def _write(self, parcels: Sequence[Parcel]) -> tuple[list[Outcome], Changes, list[tuple[Output, Changes]]]:
         """Write, sync and commit; raises when nothing of it is in the ledger."""
-        outcome = []
+        outcome: list[Outcome] = []
         for _, group in groupby(parcels, key=lambda parcel: parcel.source.key):
             outcome += self._fresh(list(group))
         changes = Changes(sources={parcel.source.key: state for parcel, _, state in outcome})
@@ -275,19 +280,26 @@ class Rounds:
             used.append((output, made))
             _merge(changes, made)
         self._ledger.commit(changes)
-        for output, made in used:
-            output.settled(made)
+        return outcome, changes, used
+
+    def _settle(
+        self, parcels: Sequence[Parcel], outcome: Sequence[Outcome], changes: Changes,
+        used: Sequence[tuple[Output, Changes]],
+    ) -> None:  # fmt: skip
+        """Tell everybody what is in the ledger."""
         self._states.update(changes.sources)
         self._ledger_trouble = None
-        self._count(fresh)
+        for output, made in used:
+            output.settled(made)
+        self._count(outcome)
         for parcel in parcels:
             self._troubles.pop(parcel.source.key, None)
         self._committed([(parcel, state) for parcel, _, state in outcome])
 
-    def _count(self, parcels: Sequence[Parcel]) -> None:
+    def _count(self, outcome: Sequence[Outcome]) -> None:
         self._counters["rounds"] += 1
-        for parcel in parcels:
-            for item in parcel.items:
+        for _, items, _ in outcome:
+            for item in items:
                 if isinstance(item, Batch):
                     self._counters["records"] += item.count
                     self._counters["bytes"] += item.raw_bytes
