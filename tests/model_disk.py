@@ -89,6 +89,9 @@ class _File:
         self.reported = True  # whether somebody has heard of the last failure
         self.holders: list[_Lock] = []
         self.note = ""
+        self.stale_from: int | None = (
+            None  # what a reader finds from this byte on is zeros, until it looks past the cache
+        )
 
     def write(self, offset: int, data: bytes) -> None:
         if not data:
@@ -335,6 +338,10 @@ class ModelDisk:
         for index, (number, snapshot) in enumerate(node.pending):
             if number == sector and at < len(snapshot):
                 node.pending[index] = (number, snapshot[:at] + bytes([snapshot[at] ^ mask]) + snapshot[at + 1 :])
+
+    def go_stale(self, path: Path | str, offset: int) -> None:
+        """The page cache keeps zeros from byte `offset` on, as Linux does for FUSE where an open and an append met."""
+        self._file(Path(path)).stale_from = offset
 
     def put(self, path: Path | str, data: bytes) -> None:
         """Make `data` the contents of an existing file, durably: for damage of any shape."""
@@ -679,7 +686,13 @@ class ModelFile:
 
     def pread(self, length: int, offset: int) -> bytes:
         with self._call("pread", f"{length} at {offset}"):
-            return bytes(self.node.cached[offset : offset + length])
+            found = bytes(self.node.cached[offset : offset + length])
+            stale_from = self.node.stale_from
+            return found if stale_from is None else found[: max(0, stale_from - offset)].ljust(len(found), b"\0")
+
+    def reread(self, length: int, offset: int) -> bytes:
+        self.node.stale_from = None
+        return self.pread(length, offset)
 
     def pwrite(self, data: Buffer, offset: int) -> None:
         data = bytes(data)

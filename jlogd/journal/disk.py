@@ -65,6 +65,9 @@ class File(Protocol):
     def pread(self, length: int, offset: int) -> bytes:
         """Up to `length` bytes from `offset`; fewer only at the end of the file."""
 
+    def reread(self, length: int, offset: int) -> bytes:
+        """The same, past what a cache of this host may still hold of an older state of the file."""
+
     def pwrite(self, data: Buffer, offset: int) -> None:
         """Write all of `data` at `offset`; for the small state files only."""
 
@@ -146,6 +149,16 @@ class PosixFile:
                 break
             data += more
         return data
+
+    def reread(self, length: int, offset: int) -> bytes:
+        # Network file systems promise what others wrote only from an open on; and with FUSE, Linux keeps zeros in its
+        # page cache where an open and an append met, until the next open. By the descriptor, for names move.
+        try:
+            fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # removed meanwhile, or no /proc: what can be had is the first look
+            return self.pread(length, offset)
+        os.close(fd)
+        return self.pread(length, offset)
 
     def pwrite(self, data: Buffer, offset: int) -> None:
         view = memoryview(data)

@@ -1,7 +1,7 @@
 """Reading the batches of one segment, in order, past whatever damage there is.
 
 Segments are read with `pread` in blocks and never mapped: on network mounts a mapping is not coherent, and a file
-that shrinks under it ends the process.
+that shrinks under it ends the process. Damage is believed when a second look, past the caches, has seen it too.
 """
 
 from __future__ import annotations
@@ -48,8 +48,11 @@ class Scanner:
             return None
         try:
             found = self._batch_at(self.offset, end)
-        except FormatError as error:
-            return self._resync(end, expected, error.message)
+        except FormatError:
+            try:
+                found = self._batch_anew(self.offset, end)
+            except FormatError as error:
+                return self._resync(end, expected, error.message)
         self.offset += found.size
         return found
 
@@ -60,6 +63,12 @@ class Scanner:
             raise FormatError("the batch reaches past the end", offset=offset)
         at = self._load(offset, HEADER_BYTES + body_bytes, end)
         return batches.decode(self._block, at, self._seed)
+
+    def _batch_anew(self, offset: int, end: int) -> Batch:
+        """The same, past the caches."""
+        self._block = self._file.reread(min(BLOCK_BYTES, end - offset), offset)
+        self._block_at = offset
+        return self._batch_at(offset, end)
 
     def _load(self, offset: int, length: int, end: int) -> int:
         """Have `length` bytes from `offset` in the block (fewer at `end`); where in the block they start."""

@@ -116,6 +116,8 @@ class _Bytes:
     def pread(self, length: int, offset: int) -> bytes:
         return self._content[offset : offset + length]
 
+    reread = pread
+
     def size(self) -> int:
         return len(self._content)
 
