@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,20 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ports import free_ports
+
 import jlogd
 
 ROOT = Path(__file__).parent.parent
 # A daemon that is not where it should be in this time hangs.
 SECONDS_MAX = 30.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nothing listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [made.getsockname()[1] for made in sockets]
-    for made in sockets:
-        made.close()
-    return ports
 
 
 def until(true: Callable[[], Any], what: str) -> Any:

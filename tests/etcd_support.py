@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from daemon_support import free_ports
+from ports import free_ports
 
 from cluster.errors import StoreError
 from cluster.etcd import EtcdSettings, EtcdStore

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from daemon_support import ROOT, SECONDS_MAX, RunningDaemon, free_ports, until
+from daemon_support import ROOT, SECONDS_MAX, RunningDaemon, until
+from ports import free_ports
 
 import jlogd
 

@@ -22,7 +22,6 @@ import random
 import selectors
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
+from ports import free_ports
 from soak_oracle import SoakOracle
 
 from jlogd.journal.check import check
@@ -88,7 +88,7 @@ class Host:
         self._machine.write_text(uuid.uuid5(uuid.NAMESPACE_DNS, name).hex + "\n")
         self.workers: dict[str, Worker] = {}
         self.boot()
-        self.zmq, self.http = _free_ports(2)
+        self.zmq, self.http = free_ports(2)
         self._config.write_text(
             f'[node]\nname = "{NODE}"\nspool = "{spool}"\n'
             f'[listen]\nzmq = ["tcp://127.0.0.1:{self.zmq}"]\nhttp = "127.0.0.1:{self.http}"\n'
@@ -128,14 +128,6 @@ def _sleeps(worker: Worker) -> bool:
         return all(path.read_text().rpartition(")")[2].split()[0] in "TZX" for path in tasks)
     except FileNotFoundError:
         return worker.process.poll() is not None
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [made.getsockname()[1] for made in sockets]
-    for made in sockets:
-        made.close()
-    return ports
 
 
 class Soak:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from cli_support import done, failed, jlogctl
-from daemon_support import ROOT, RunningDaemon, daemon, free_ports, until
+from daemon_support import ROOT, RunningDaemon, daemon, until
+from ports import free_ports
 
 import jlogd
 from jlogd.errors import LogNotFound, NotAuthenticated, NotGranted, RemoteError, UsageError

@@ -11,7 +11,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from daemon_support import ROOT, SECONDS_MAX, RunningDaemon, daemon, free_ports, until
+from daemon_support import ROOT, SECONDS_MAX, RunningDaemon, daemon, until
+from ports import free_ports
 
 import jlogd
 from jlogd.journal.check import check

@@ -38,7 +38,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from daemon_support import SECONDS_MAX, free_ports, until
+from daemon_support import SECONDS_MAX, until
+from ports import free_ports
 
 from cidr.config import parse as parse_cidr
 from jlogd.daemon.config import parse

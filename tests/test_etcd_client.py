@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from daemon_support import free_ports
+from ports import free_ports
 
 from cluster.errors import (
     Compacted,

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from cli_support import Ended, process
-from daemon_support import free_ports, until
+from daemon_support import until
 from hostile import Hostile, greeting
 from manager_nodes import LOG, Cluster, append, cluster, numbered, subscriber
 from manager_processes import running
+from ports import free_ports
 from test_auth import guarded
 
 import jlogd

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from daemon_support import free_ports, until
+from daemon_support import until
 from manager_nodes import LOG, append, cluster, numbered
 from manager_support import Node, batches
+from ports import free_ports
 
 import jlogd
 from jlogd.manager.config import PullRule

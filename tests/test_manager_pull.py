@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from daemon_support import free_ports, until
+from daemon_support import until
 from manager_nodes import LOG, Cluster, append, cluster, numbered, subscriber
+from ports import free_ports
 
 import jlogd
 from jlogd.errors import LogInUse

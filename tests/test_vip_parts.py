@@ -16,8 +16,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from daemon_support import free_ports, until
+from daemon_support import until
 from etcd_support import EtcdCluster
+from ports import free_ports
 
 import jlogd
 from cluster.etcd import EtcdSettings, EtcdStore
