@@ -309,8 +309,39 @@ def test_run_with_a_configuration_that_is_wrong(tmp_path: Path) -> None:
     failed(jlogd("run", "--config", tmp_path / "bad.toml"), 2, "bad.toml:1")
 
 
+def test_create_says_what_is_in_the_way(log: Path) -> None:
+    ended = failed(jlogctl("create", log), 3, f"there is already a log mainlog: {log}; use it as it is")
+    assert "repair" not in ended.err
+    (log.parent / "file").touch()
+    failed(jlogctl("create", log.parent / "file"), 3, "there is a file at")
+    for below in ("log", "deep/log"):
+        failed(jlogctl("create", log.parent / "file" / below), 2, f"{log.parent / 'file'} is a file")
+    (log.parent / "other" / "thing").mkdir(parents=True)
+    failed(jlogctl("create", log.parent / "other"), 3, "holds something else than a log")
+    (log.parent / "link").symlink_to(log.parent / "other" / "thing")
+    failed(jlogctl("create", log.parent / "link"), 3, "cannot be replaced", f"make one in it: {log.parent / 'link'}")
+
+
+def test_an_empty_directory_gives_way_to_a_log(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = log.parent / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    failed(jlogctl("create", "."), 2, "is the directory you are in")
+    monkeypatch.chdir(log.parent)
+    failed(jlogctl("stat", "empty"), 1, "make one: jlogctl create empty")
+    done(jlogctl("create", "empty"))
+    done(jlogctl("check", "empty"))
+
+
 def test_a_log_whose_log_json_is_gone_is_sent_to_repair(log: Path) -> None:
     (log / "log.json").rename(log.parent / "elsewhere")
-    for words in (("stat", log), ("check", log), ("create", log), ("append", log)):
+    for words in (("stat", log), ("check", log), ("create", log), ("append", log), ("list", log.parent)):
         ended = jlogctl(*words, stdin=b"x\n")
         assert ended.code in (1, 3) and f"jlogctl repair {log} --dry-run" in ended.err, ended.err
+    for words in (("repair", log.parent), ("stat", log.parent)):
+        failed(jlogctl(*words), 1, f"is a spool, not a log; name one of its logs: {log}")
+    (healthy := log.with_name("mainlog2")).mkdir()
+    done(jlogctl("create", healthy))
+    ended = jlogctl("list", log.parent)
+    assert ended.code == 1 and "mainlog2" in ended.out and f"jlogctl repair {log} --dry-run" in ended.err
+    failed(jlogctl("stat", log), 1, f"jlogctl repair {log} --dry-run")

@@ -12,6 +12,7 @@ from jlogd.cli.output import print_json, say, show, table, warn
 from jlogd.cli.params import Target, json_option, keys_options
 from jlogd.cli.stat import health
 from jlogd.errors import JlogError
+from jlogd.journal.layout import no_meta
 from jlogd.journal.types import LogStat
 
 _COLUMNS = ("LOG", "RECORDS", "NEXT", "SIZE", "SEGMENTS", "NEWEST", "SUBSCRIBERS (LAG)")
@@ -24,7 +25,8 @@ _COLUMNS = ("LOG", "RECORDS", "NEXT", "SIZE", "SEGMENTS", "NEWEST", "SUBSCRIBERS
 def list_(place: str, as_json: bool) -> int:
     """List the logs of a spool or a daemon.
 
-    SPOOL is a directory of logs or the address of a daemon. Exit code 1: there are none, or one cannot be read.
+    SPOOL is a directory of logs or the address of a daemon. Exit code 1: there are none, or one cannot be read, or
+    has lost its log.json.
 
     \b
     Examples:
@@ -41,6 +43,9 @@ def list_(place: str, as_json: bool) -> int:
             # One broken log must not hide the others.
             warn(f"warning: {target}: {error}")
             code = NOT_FOUND
+    for path in targets.headless_in(place):
+        warn(f"warning: {no_meta(path)}")
+        code = NOT_FOUND
     if as_json:
         print_json(stats)
     elif stats:

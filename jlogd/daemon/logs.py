@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jlogd.daemon.session import Served
-from jlogd.errors import JlogError, LogNotFound, SubscriberExists
+from jlogd.errors import JlogError, LogExists, LogNotFound, SubscriberExists
 from jlogd.journal.journal import Journal
 from jlogd.journal.layout import Layout
 from jlogd.journal.types import NAME, LogStat, Settings, check_name
@@ -50,7 +50,7 @@ class SpoolLogs:
     def ensure(self, name: str, settings: Settings, subscribers: Sequence[str]) -> Served:
         """Open a log with these settings and at least these subscribers, making it when it is not there."""
         if not Layout(self.spool / name).meta.exists():
-            return self.create(name, settings, subscribers)
+            return self._make(name, settings, subscribers)
         served = self._served.get(name) or self._open(name)
         served.journal.configure(settings)
         for subscriber in set(subscribers) - set(served.journal.subscriber_names()):
@@ -78,7 +78,17 @@ class SpoolLogs:
         return served
 
     def create(self, name: str, settings: Settings | None, subscribers: Sequence[str]) -> Served:
-        """Make a log and open it. Raises `LogExists`, `UsageError`."""
+        """Make a log and open it. Raises `LogExists`, which tells clients nothing of paths here, and `UsageError`."""
+        try:
+            return self._make(name, settings, subscribers)
+        except LogExists:
+            if Layout(self.spool / name).meta.exists():
+                raise LogExists(f"this daemon already has a log {name}; use it, or choose another name") from None
+            raise LogExists(
+                f"the spool of this daemon has something else named {name}; `jlogctl list SPOOL` on its host says what"
+            ) from None
+
+    def _make(self, name: str, settings: Settings | None, subscribers: Sequence[str]) -> Served:
         check_name("log", name)
         Journal.create(self.spool / name, settings or Settings(), subscribers)
         self._forget(name)

@@ -71,17 +71,14 @@ class Journal:
     ) -> None:
         """Make a log at `path` with its first subscribers, which see every record from the first.
 
-        Raises `LogExists`, `UsageError`; the directory above must exist.
+        An empty directory that is there gives way. Raises `LogExists`, `UsageError`; the directory above must exist.
         """
         path, disk = Path(path).absolute(), disk or PosixDisk()
         check_name("log", path.name)
         lock = disk.lock(path.parent / SPOOL_LOCK)
         try:
             if disk.exists(path):
-                if layouts.without_meta(disk, path):
-                    why = f"a log without its log.json; see what can be done: jlogctl repair {path} --dry-run"
-                    raise LogExists(f"there is something at {path} already: {why}")
-                raise LogExists(f"there is something at {path} already; open that log, or choose another name")
+                _make_way(path, disk)
             _create(path, settings or Settings(), subscribers, disk)
         finally:
             lock.release()
@@ -296,6 +293,26 @@ class Journal:
             raise Closed("this journal belongs to the process that this one was forked from; open the log again")
         if self._closed:
             raise Closed(f"{self.view.layout.root} was closed")
+
+
+def _make_way(path: Path, disk: Disk) -> None:
+    """Take an empty directory away where a log is to be made. Raises `LogExists` for anything else."""
+    if disk.exists(layouts.Layout(path).meta):
+        raise LogExists(f"there is already a log {path.name}: {path}; use it as it is, or choose another name")
+    if layouts.without_meta(disk, path):
+        raise LogExists(layouts.no_meta(path))
+    try:
+        held = bool(disk.listdir(path))
+    except NotADirectoryError:
+        raise LogExists(f"there is a file at {path}, and a log is a directory; choose another name") from None
+    if held:
+        raise LogExists(f"the directory {path} holds something else than a log; choose another name")
+    try:
+        disk.rmdir(path)
+    except OSError as error:  # a mount point, a symbolic link, or not ours
+        raise LogExists(
+            f"{path} is empty, but cannot be replaced by a log ({error.strerror}); make one in it: {path / 'NAME'}"
+        ) from None
 
 
 def _create(path: Path, settings: Settings, subscribers: Sequence[str], disk: Disk) -> None:

@@ -121,9 +121,19 @@ def without_meta(disk: Disk, root: Path) -> bool:
         return False
 
 
+def see_repair(root: Path) -> str:
+    """What to do about a log whose small files cannot be used."""
+    return f"see what can be done: jlogctl repair {root} --dry-run"
+
+
+def no_meta(root: Path) -> str:
+    """What is said of a directory that is `without_meta`."""
+    return f"{root} holds segments and no log.json; {see_repair(root)}"
+
+
 def _no_log(disk: Disk, root: Path) -> str:
     if without_meta(disk, root):
-        return f"{root} holds segments and no log.json; see what can be done: jlogctl repair {root} --dry-run"
+        return no_meta(root)
     return f"there is no log at {root}; create one with `jlogctl create {root}`"
 
 
