@@ -172,7 +172,21 @@ def test_a_log_that_is_broken(log: Path) -> None:
     meta = log / "log.json"
     meta.write_text(meta.read_text()[:20])
     for words in USES:
-        failed(jlogctl(*use(words, log)), 3, "log.json cannot be read")
+        if words != ("check",):
+            failed(jlogctl(*use(words, log)), 3, "log.json cannot be read", f"jlogctl repair {log} --dry-run")
+    (finding,) = jlogctl("check", log, "--json").objects
+    assert (finding["kind"], finding["path"], finding["harmless"]) == ("state", "log.json", False)
+    assert f"jlogctl repair {log} --dry-run" in finding["message"]
+    assert jlogctl("check", log).code == 1
+
+
+def test_a_log_without_its_owner_is_sent_to_repair(log: Path) -> None:
+    (log / "owner").unlink()
+    failed(jlogctl("stat", log), 3, "the owner file is gone", f"jlogctl repair {log} --dry-run")
+    done(jlogctl("repair", log))
+    (log / "owner").write_bytes(b"x" * 4608)
+    for words in (("stat",), ("append",)):
+        failed(jlogctl(*use(words, log)), 3, "neither slot of the owner", f"jlogctl repair {log} --dry-run")
 
 
 def test_a_disk_that_is_full(log: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import logging
 import queue
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -34,6 +34,7 @@ from jlogd.daemon.reload import Change, reload_plan
 from jlogd.daemon.server import Server
 from jlogd.daemon.spool import open_spool, prepare_spool
 from jlogd.errors import Fenced, JlogError
+from jlogd.journal.types import Settings
 from jlogd.manager.texts import Texts
 from jlogd.version import VERSION
 
@@ -95,9 +96,7 @@ class Daemon:
     def start(self) -> None:
         """Open the logs, listen, take records. Raises what prevents it, having stopped again."""
         try:
-            for name, log in self.config.log.items():
-                self.logs.ensure(name, log.settings, log.subscribers)
-            self.logs.open_found()
+            self.logs.open_all(_wanted(self.config))
             self.server.start()
             if self.http is not None:
                 self.http.start()
@@ -136,9 +135,7 @@ class Daemon:
         Raises `JlogError` or OSError when a change that could be applied failed; those before it stay applied.
         """
         applied, left = reload_plan(self.config, config)
-        for name, log in config.log.items():
-            self.logs.ensure(name, log.settings, log.subscribers)
-        self.logs.open_found()
+        self.logs.open_all(_wanted(config))
         self.server.reload(config.auth)
         self.texts.replace(config.texts)
         self.inputs.replace(config)
@@ -174,6 +171,10 @@ class Daemon:
         if self.http is not None:
             self.http.close()
         self.spool.release()
+
+
+def _wanted(config: Config) -> dict[str, tuple[Settings, Sequence[str]]]:
+    return {name: (log.settings, log.subscribers) for name, log in config.log.items()}
 
 
 def admitted(config: Config, accept_risk: bool = False) -> Daemon:

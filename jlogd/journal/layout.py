@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 from crc32c import crc32c
 
-from jlogd.errors import FormatError, LogNotFound, UsageError
+from jlogd.errors import FormatError, LogNotFound, UnknownVersion, UsageError
 from jlogd.journal.disk import Disk, read_all, replace_file
 from jlogd.journal.segment import SegmentId
 from jlogd.journal.types import Settings
@@ -100,16 +100,17 @@ def read_meta(disk: Disk, layout: Layout) -> Meta:
         data = read_all(disk, layout.meta)
     except (FileNotFoundError, NotADirectoryError):
         raise LogNotFound(_no_log(disk, layout.root)) from None
+    path, advice = str(layout.meta), see_repair(layout.root)
     try:
         meta = msgspec.json.decode(data, type=Meta)
     except ValueError as error:  # not JSON, not UTF-8, or not these fields
-        raise FormatError(f"log.json cannot be read ({error})", str(layout.meta)) from error
+        raise FormatError(f"log.json cannot be read ({error})", path, advice=advice) from error
     except UsageError as error:
-        raise FormatError(f"log.json cannot be used ({error})", str(layout.meta)) from error
+        raise FormatError(f"log.json cannot be used ({error})", path, advice=advice) from error
     if crc32c(msgspec.json.encode(msgspec.structs.replace(meta, crc=0))) != meta.crc:
-        raise FormatError("log.json fails its checksum; it is not to be edited by hand", str(layout.meta))
+        raise FormatError("log.json fails its checksum; it is not to be edited by hand", path, advice=advice)
     if meta.format != FORMAT:
-        raise FormatError(f"log format {meta.format} needs a newer jlogd (this one knows {FORMAT})", str(layout.meta))
+        raise UnknownVersion(f"log format {meta.format} needs a newer jlogd (this one knows {FORMAT})", path)
     return meta
 
 
