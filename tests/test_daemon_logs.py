@@ -10,7 +10,7 @@ import pytest
 from jlogd.daemon.config import parse
 from jlogd.daemon.daemon import Daemon
 from jlogd.daemon.logs import SpoolLogs
-from jlogd.errors import FormatError, LogExists, LogNotFound
+from jlogd.errors import FormatError, LogExists, LogNotFound, SpoolFull
 from jlogd.journal.journal import Journal
 from jlogd.journal.repair import repair
 from jlogd.journal.types import Settings
@@ -66,7 +66,7 @@ def test_damage_that_leaves_no_log_of_the_configuration_is_raised(logs: SpoolLog
         logs.open_all({"mainlog": (Settings(), [])})
 
 
-def test_the_sources_of_a_damaged_log_wait_and_are_told(spool: Path, tmp_path: Path) -> None:
+def test_what_keeps_a_log_from_taking_records_is_told(spool: Path, tmp_path: Path) -> None:
     Journal.create(spool / "mainlog")
     (spool / "mainlog" / "log.json").write_bytes(b"{oops")
     (tmp_path / "lines").touch()
@@ -84,5 +84,7 @@ def test_the_sources_of_a_damaged_log_wait_and_are_told(spool: Path, tmp_path: P
         repair(spool / "mainlog")
         daemon.reload(config)
         assert daemon.problems() == [] and daemon.logs.names() == ["fine", "mainlog"]
+        daemon.logs.get("fine").journal._note_full([SpoolFull("no space for it")])
+        assert daemon.problems() == ["log fine refuses appends: no space for it"]
     finally:
         daemon.stop()

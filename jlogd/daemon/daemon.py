@@ -120,7 +120,9 @@ class Daemon:
     def problems(self) -> list[str]:
         """What is wrong, in words; nothing when all is well."""
         found = [f"log {name} is not served: {why}" for name, why in self.logs.unserved.items()]
-        found += [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
+        for stat in self.logs.stats():
+            found += [f"log {stat.name} accepts nothing: {stat.failed}"] if stat.failed else []
+            found += [f"log {stat.name} refuses appends: {stat.full}"] if stat.full else []
         return (
             found + self.server.problems() + self.inputs.problems() + self.texts.problems() + self.managing.problems()
         )
