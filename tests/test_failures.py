@@ -69,9 +69,7 @@ def test_a_full_disk_is_told_until_an_append_succeeds(disk: ModelProcess, monkey
         disk.disk.capacity = disk.disk.used() + 40
         journal.commit([encode([b"x" * 900])])
         assert journal.full
-        monkeypatch.setattr(
-            journals, "FULL_TOLD_SECONDS", 0.0
-        )  # long ago: it is not known any more
+        monkeypatch.setattr(journals, "FULL_TOLD_SECONDS", 0.0)  # long ago: it is not known any more
         assert journal.full == ""
 
 
