@@ -18,6 +18,7 @@ from cli_support import ROOT, SECONDS_MAX, done, failed, jlogctl, jlogd, process
 
 import jlogd as library
 from jlogd import errors
+from jlogd.access import user
 from jlogd.cli.errors import explain
 from jlogd.cli.output import preload
 from jlogd.journal.disk import PosixDisk
@@ -138,7 +139,14 @@ def test_no_permission(log: Path, words: tuple[str, ...]) -> None:
             ended = jlogctl(*use(words, log.parent if words == ("list",) else log))
     finally:
         log.parent.chmod(0o750)
-    failed(ended, 3, "permission denied", str(log.parent), "run as the user that owns the log")
+    failed(ended, 3, str(log.parent), f"denied to user {user(os.geteuid() or 65534)}", " belongs to ")
+
+
+def test_a_denied_path_is_told_with_its_owner(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    denied = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "none" / ".lock"))
+    _, told = explain(denied)
+    assert f"; {tmp_path} belongs to {user(os.getuid())} (mode 0555); run as a user that may" in told
 
 
 def test_looking_needs_only_the_permission_to_read(log: Path) -> None:
@@ -273,7 +281,7 @@ def test_every_error_has_an_exit_code_and_keeps_its_words(kind: type[errors.Jlog
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), 3, "/x: permission denied; run as the user"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 3, "/x: permission denied to "),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", b"/x"), 3, "/x: no such file or directory"),
         (OSError(errno.ENOSPC, "No space left on device"), 3, "no space left on device; make room"),
         (OSError(errno.EXDEV, "Invalid cross-device link", "/a", None, "/b"), 3, "/a -> /b: invalid"),

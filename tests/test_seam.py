@@ -40,7 +40,7 @@ DISK_METHODS = {
 
 # A layer may import the layers above it in this table, and itself. Within a layer the packages do not know each other.
 LAYERS: list[set[str]] = [
-    {"errors", "version"},
+    {"access", "errors", "version"},
     {"journal"},
     {"writer", "subscriber", "spoolcheck"},
     {"log"},
