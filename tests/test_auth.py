@@ -338,6 +338,9 @@ def test_insecure_is_what_it_says_and_said_at_every_start(tmp_path: Path) -> Non
             append(log, b"anybody")
             with pytest.raises(NotGranted, match="a client without a key may not read"):
                 log.stat()
+        listed = done(jlogctl("list", made.target.removesuffix("/mainlog")))
+        assert listed.lines[1].split() == ["mainlog", *"------"] and listed.err == ""
+        assert done(jlogctl("list", made.target.removesuffix("/mainlog"), "--json")).objects == [{"name": "mainlog"}]
         with pytest.raises(UsageError, match="there are no keys"):
             jlogd.open(f"tcp://192.0.2.1:{made.port}/mainlog")
         made.running.end()
