@@ -5,7 +5,8 @@ A commit, under `append.lock`, which excludes the other processes that write thi
     learn what others did  ->  judge duplicates  ->  stamp headers  ->  roll if full  ->  write  ->  fdatasync
     ->  look at the owner's epoch  ->  publish the head  ->  outcomes
 
-The first and the last but one of these are `shared_tail.py`'s: what other processes and hosts did.
+What others did, whose the log is and publishing are `shared_tail.py`'s; what a cap leaves room for is `retention.py`'s;
+what producers said before is `producers.py`'s.
 
 Locking: `_mutex` serialises the threads of this process; the file lock, the processes of this host; the owner's epoch,
 the hosts. A failed sync is final: the segment is sealed at its last durable byte, and the group is written once more,
@@ -25,28 +26,17 @@ from itertools import accumulate, takewhile
 from itertools import chain as flatten
 from pathlib import Path
 
-from jlogd.errors import (
-    DiskFailed,
-    JlogError,
-    LockUnavailable,
-    LogFull,
-    ProducerGap,
-    SpoolFull,
-)
+from jlogd.errors import DiskFailed, JlogError, LockUnavailable, LogFull, ProducerGap, SpoolFull
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Buffer, Lock
-from jlogd.journal.head import Head
-from jlogd.journal.producers import Heard
+from jlogd.journal.producers import Heard, Owed
+from jlogd.journal.retention import Room
 from jlogd.journal.shared_tail import SharedTail
 from jlogd.journal.tail import Found, Tail, start_segment, write_all
 from jlogd.journal.types import Receipt, Settings, sync_interval_ms
 from jlogd.journal.view import View
 
 Outcome = Receipt | JlogError
-# Producers that met a full log with their first batch, and are waited for.
-OWED_MAX = 4096
-# How long a cap that another process set may go unnoticed; looking costs a file read for each subscriber.
-LOOK_AGAIN_SECONDS = 0.5
 # Four times what a producer takes in the snapshot at the start of a segment.
 SEGMENT_PER_PRODUCER_BYTES = 128
 # What passes by itself or by somebody's doing: it is refused now, and may be sent again.
@@ -56,21 +46,16 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 class Appender:
     """The writing side of one log in this process."""
 
-    def __init__(self, view: View, settings: Settings, room: Callable[[Head], tuple[int, str]]) -> None:
-        """`room` says up to which byte in the life of the log may be written before a cap blocks, and whose cap.
-
-        Joins the owner. Raises `OwnedElsewhere`.
-        """
+    def __init__(self, view: View, settings: Settings, room: Room) -> None:
+        """Joins the owner. Raises `OwnedElsewhere`."""
         self._view = view
         self._room = room
         self.settings = settings
         self._mutex = threading.RLock()
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self._shared = SharedTail(view, self.counters)
-        self._owed: dict[int, int] = {}  # producers whose first batch was refused, and where it starts
+        self._owed = Owed()
         self._attempt: list[Batch] = []  # what is being written, as it was stamped
-        self._room_until = 0
-        self._look_again_at = 0.0
         self._synced_at = time.monotonic()
         self.sync_seconds: Callable[[float], None] = lambda _: None
 
@@ -97,7 +82,7 @@ class Appender:
             except BaseException:
                 self._shared.forget()  # interrupted somewhere: the next commit looks at the disk
                 raise
-            self._note_refused(batches, outcomes)
+            self._owed.note(batches, outcomes)
             return outcomes
 
     def heard(self, producer: int) -> Heard | None:
@@ -195,17 +180,6 @@ class Appender:
         results = iter(self._append(accepted))
         return [next(results) if outcome is None else outcome for outcome in outcomes]
 
-    def _note_refused(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
-        """Remember where producers begin whose first batch was refused. The log lets a producer it does not know start
-        anywhere: a second batch must not be taken for the beginning, and the first one's retry for a repetition."""
-        for batch, outcome in zip(batches, outcomes, strict=True):
-            if isinstance(outcome, Receipt):
-                self._owed.pop(batch.producer, None)
-            elif batch.producer and not isinstance(outcome, ProducerGap):
-                self._owed.setdefault(batch.producer, batch.producer_from)
-        while len(self._owed) > OWED_MAX:
-            self._owed.pop(next(iter(self._owed)))
-
     def _ready_or_recover(self) -> None:
         try:
             self._shared.ready()
@@ -217,9 +191,7 @@ class Appender:
         if not batch.producer:
             return None
         producers = self._shared.current.producers
-        heard = staged.get(batch.producer) or producers.get(batch.producer)
-        if heard is None and batch.producer_from > self._owed.get(batch.producer, batch.producer_from):
-            heard = Heard(self._owed[batch.producer], 0, 0)
+        heard = staged.get(batch.producer) or producers.get(batch.producer) or self._owed.before(batch)
         verdict = producers.judge(batch, heard)
         if verdict is None:
             staged[batch.producer] = Heard(batch.producer_to, 0, batch.count)
@@ -235,32 +207,15 @@ class Appender:
         while len(outcomes) < len(batches):
             left = batches[len(outcomes) :]
             try:
-                outcomes += self._append_piece(self._admitted(left))
+                outcomes += self._append_piece(self._room.admitted(self._shared.current.head, left))
             except OSError as error:
                 return outcomes + [self._refuse(error)] * len(left)
+            except LogFull as error:
+                self.counters["refused_full"] += len(left)
+                return outcomes + [error] * len(left)
             except JlogError as error:
                 return outcomes + [error] * len(left)
         return outcomes
-
-    def _admitted(self, batches: list[Batch]) -> list[Batch]:
-        """As many of the batches as may be appended now: each that starts below the lowest cap that blocks."""
-        head = self._shared.current.head
-        start = head.bytes_before + head.written
-        end = start + sum(batch.size for batch in batches)
-        now = time.monotonic()
-        if end > self._room_until or now >= self._look_again_at:
-            # Subscribers move, come and get caps, from other processes too.
-            self._look_again_at = now + LOOK_AGAIN_SECONDS
-            limit, name = self._room(head)
-            self._room_until = limit
-            if start >= limit:
-                self.counters["refused_full"] += len(batches)
-                raise LogFull(
-                    f"{self._view.layout.name}: subscriber {name} has fallen behind its cap and its policy is to "
-                    "block; start its consumer, raise the cap (jlogctl subscriber caps), or remove the subscriber"
-                )
-        starts = accumulate((batch.size for batch in batches), initial=start)
-        return [batch for batch, at in zip(batches, starts, strict=False) if at < self._room_until]
 
     def _append_piece(self, batches: list[Batch]) -> list[Outcome]:
         """Append the first of the batches, as many as one segment takes, trying a second time in a new segment."""
