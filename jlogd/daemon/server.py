@@ -29,12 +29,12 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from jlogd.daemon.auth import Auth
-from jlogd.daemon.delivery import Subscription
 from jlogd.daemon.desk import Desk
 from jlogd.daemon.door import SOCKET_MODE, Door, Incoming
 from jlogd.daemon.grants import Access, Party
 from jlogd.daemon.intake import Intake, Outcome
-from jlogd.daemon.session import Logs, Session
+from jlogd.daemon.served import Logs
+from jlogd.daemon.session import Session, Subscription
 from jlogd.daemon.tally import Tally
 from jlogd.errors import (
     JlogError,
