@@ -190,7 +190,8 @@ def test_a_log_that_is_broken(log: Path) -> None:
 
 def test_a_log_without_its_owner_is_sent_to_repair(log: Path) -> None:
     (log / "owner").unlink()
-    failed(jlogctl("stat", log), 3, "the owner file is gone", f"jlogctl repair {log} --dry-run")
+    for words in (("stat",), ("append",)):
+        failed(jlogctl(*use(words, log)), 3, "the owner file is gone", f"jlogctl repair {log} --dry-run")
     done(jlogctl("repair", log))
     (log / "owner").write_bytes(b"x" * 4608)
     for words in (("stat",), ("append",)):

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from jlogd.daemon.session import Served
+from jlogd.daemon.served import Served
 from jlogd.errors import FormatError, JlogError, LogExists, LogNotFound, SubscriberExists
 from jlogd.journal.disk import PosixDisk
 from jlogd.journal.journal import Journal
