@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jlogd.daemon.config import parse
+from jlogd.daemon.config_file import parse
 from jlogd.daemon.daemon import Daemon
 from jlogd.daemon.logs import SpoolLogs
 from jlogd.errors import FormatError, LogExists, LogNotFound, SpoolFull
