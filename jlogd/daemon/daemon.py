@@ -31,6 +31,7 @@ from jlogd.daemon.malloc import keep_freed_memory
 from jlogd.daemon.managing import Managing
 from jlogd.daemon.metrics import JlogdCollector, make_registry
 from jlogd.daemon.notify import Notifier
+from jlogd.daemon.ports import demand_free_ports
 from jlogd.daemon.reload import Change, reload_plan
 from jlogd.daemon.server import Server
 from jlogd.daemon.spool import open_spool, prepare_spool
@@ -182,6 +183,8 @@ def _wanted(config: Config) -> dict[str, tuple[Settings, Sequence[str]]]:
 
 def admitted(config: Config, accept_risk: bool = False) -> Daemon:
     """A daemon whose spool was looked at first; `accept_risk`: even if its mount is not fit for logs."""
+    if not config.spool.exists():
+        demand_free_ports(config)
     prepare_spool(config.node, config.spool, accept_risk)
     return Daemon(config)
 
