@@ -129,7 +129,12 @@ def test_parquet_in_groups_of_bounded_size(tmp_path: Path, monkeypatch: pytest.M
 def test_without_pyarrow_the_extra_is_named(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    failed(jlogctl("export", log, "--format", "parquet", "--output", "x"), 3, "pip install 'jlogd[parquet]'")
+    failed(
+        jlogctl("export", log, "--format", "parquet", "--output", "x"),
+        3,
+        "pip install 'jlogd[parquet]'",
+        "'.[parquet]' in a",
+    )
 
 
 def test_a_file_is_complete_or_as_it_was(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +157,13 @@ def test_an_export_holds_nothing_and_leaves_nothing(log: Path) -> None:
 def test_json_of_an_export_is_json(log: Path) -> None:
     for line in done(jlogctl("export", log, "--format", "json")).lines:
         json.loads(line)
+
+
+def test_an_end_before_the_start_and_a_directory_that_is_not_there(log: Path, tmp_path: Path) -> None:
+    failed(jlogctl("export", log, "--from", "5", "--to", "2"), 2, "--to 2 is before --from 5")
+    failed(jlogctl("export", log, "--from", "2024-05-02", "--to", "2024-05-01"), 2, "is before --from 2024-05-02")
+    assert done(jlogctl("export", log, "--from", "5", "--to", "5")).raw == b""
+    for form in ("lines", "json"):
+        ended = jlogctl("export", log, "--format", form, "--output", tmp_path / "none" / "x")
+        failed(ended, 2, f"--output {tmp_path}/none/x: there is no directory {tmp_path}/none")
+        assert ".part" not in ended.err
