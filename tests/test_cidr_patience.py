@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from cidr_queries import NOW
 from cidr_server import serving
 from cidr_support import Maker
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cidr import patience
 from cidr.count import KEY_COLUMNS
 from cidr.engine import Engine
 from cidr.errors import GaveUp, TooManyRows
-from cidr.language import patterns
+from cidr.language import build, patterns, tree
+from cidr.language.errors import QueryError
+from cidr.language.parser import _lark, parse
 from cidr.plan import Planner
 from cidr.server.desk import Desk
 from cidr.types import ALL_V4, Answer, Column, CountQuery, Levels, Query, Series, Span
@@ -122,12 +130,66 @@ def test_cells_are_counted_in_columns_too(store: Path, monkeypatch: pytest.Monke
             engine.answer(hourly(hosts=True))
 
 
-def test_an_expression_has_one_time_limit_for_all_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patterns, "SEARCH_SECONDS_MAX", 0.2)
+def test_the_expressions_of_a_query_have_one_time_limit_for_all_names(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = [f"{'a' * 60}{number}" for number in range(10_000)]
     with pytest.raises(TimeoutError):
-        patterns.matching("(a+a+)+$", slow)
-    assert patterns.matching("^a+1$", slow) == [f"{'a' * 60}1"]
+        patterns.matching("(a+a+)+$", slow, time.monotonic() + 0.2)
+    assert patterns.matching("^a+1$", slow, time.monotonic() + 60) == [f"{'a' * 60}1"]
+    with pytest.raises(TimeoutError):
+        patterns.matching("^b", slow, time.monotonic() - 1)
+    given: list[float] = []
+    monkeypatch.setattr(patterns, "matching", lambda _, names, until: given.append(until) or list(names))
+    _built("show count for all in union(~a, ~b), ~c")
+    assert len(given) == 3 and len(set(given)) == 1
+
+
+def test_a_short_query_does_not_name_series_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "NAMED_MAX", 100)
+    assert _built(f"show count for all in union({', '.join(['*'] * 50)})")
+    for text in (f"union({', '.join(['*'] * 51)})", ", ".join(["*"] * 51), f"union({', '.join(['~a, ~b'] * 26)})"):
+        with pytest.raises(QueryError, match="more than 100 series"):
+            _built(f"show count for all in {text}")
+
+
+def _built(text: str) -> object:
+    show = parse(text)
+    assert isinstance(show, tree.Show)
+    return build.build(text, show, build.Context(ZoneInfo("UTC"), 1_700_000_000, ["ab", "ba"]))
+
+
+_LONG = """
+import sys
+from cidr.language.complete import complete
+from cidr.language.errors import QueryError
+from cidr.language.parser import TEXT_MAX, parse
+long = TEXT_MAX // 4
+for text in (
+    f"show count for {'1' * long}x", f"show count for {'a' * long}", f"show count for [{'1:' * (long // 2)}/x",
+    f'show count for all in "{"~" * long}" (', f"show count for all in spam cidrsize {'1' * long}x",
+    f"show count for all in spam limit {'1' * long}x", f"show count for all in spam since {'1' * long}%",
+    f"show count for all in {'~(a' * (long // 3)}", f"{'a' * long} ",
+):
+    try:
+        parse(text)
+    except QueryError as error:
+        error.caret()
+    else:
+        sys.exit(f"accepted: {text[:60]}")
+    complete(text)
+"""
+
+
+def test_a_long_word_that_is_none_is_found_out_at_once() -> None:
+    """It took time with its square: hours for a query of a megabyte, in which nothing else of the server ran."""
+    subprocess.run([sys.executable, "-c", _LONG], check=True, timeout=120)
+
+
+@given(st.text("0a1f.:/[]xG-", max_size=12))
+def test_what_a_block_looks_like_is_what_it_was(text: str) -> None:
+    plain = re.compile(r"\[?[0-9a-f]*[.:0-9][0-9a-f.:]*\]?(\/[0-9]*)?(?![\w.:\/-])", re.IGNORECASE)
+    (now,) = (one.pattern.to_regexp() for one in _lark().terminals if one.name == "BLOCK")
+    old, new = plain.match(text), re.match(now, text)
+    assert (old and old[0]) == (new and new[0])
 
 
 class Late(Future):  # type: ignore[type-arg]
