@@ -17,7 +17,7 @@ from cidr.count import Floats, Table, check_blocks
 from cidr.plan import Planner, Reading, reading_of
 from cidr.rows import Rows, by_cidr, grouped, join, largest, totals
 from cidr.runs import Runs, Tally
-from cidr.spans import both, of
+from cidr.spans import of, union, without
 from cidr.terms import check_sums, run_of, terms_of
 from cidr.types import AnswerColumn, Coverage, MoversQuery, Span
 from jlogd.errors import UsageError
@@ -93,11 +93,11 @@ def _joined(readings: list[Reading]) -> Reading:
     first, second = readings
     span = Span(min(first.span.start, second.span.start), max(first.span.end, second.span.end))
     selections = {(f"{n} {name}", f): s for n, r in enumerate(readings) for (name, f), s in r.selections.items()}
-    gap = span.seconds - of(*((r.span.start, r.span.end) for r in readings)).seconds
-    overlap = both(of((first.span.start, first.span.end)), of((second.span.start, second.span.end))).seconds
-    covered = first.coverage.covered_seconds + second.coverage.covered_seconds + gap - overlap
+    times = [of((r.span.start, r.span.end)) for r in readings]
+    gap = without(of((span.start, span.end)), union(*times))
+    covered = union(gap, union(first.covered, second.covered))
     missing = tuple(sorted({*first.coverage.missing, *second.coverage.missing}))
     cut = tuple(sorted({*first.coverage.cut, *second.coverage.cut}))
-    pending = tuple(sorted({*first.coverage.pending, *second.coverage.pending}))
-    coverage = Coverage(span, min(covered, span.seconds), missing, cut, pending)
-    return reading_of(span, selections, coverage)
+    pending = of(*((p.start, p.end) for r in readings for p in r.coverage.pending))
+    coverage = Coverage(span, covered.seconds, missing, cut, pending.listed())
+    return reading_of(span, selections, coverage, covered)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import tempfile
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cidr_support import Maker, Row, expected, rows_of
@@ -12,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cidr.addresses import parse_block
+from cidr.catalogue import Catalogue
 from cidr.engine import Engine
 from cidr.errors import StoreNotFound, UnknownSeries
+from cidr.plan import Reading
 from cidr.runs import SLICES_MAX
 from cidr.terms import term
 from cidr.types import (
@@ -335,6 +340,41 @@ def test_what_was_not_counted_is_missing_and_not_zero(tmp_path: Path) -> None:
     assert coverage.cut == (Span(T0 + 30, T0 + MINUTE),)
     assert coverage.missing == (Span(T0 + 2 * MINUTE, T0 + 4 * MINUTE), Span(T0 + 5 * MINUTE, T0 + 6 * MINUTE))
     assert (coverage.covered_seconds, coverage.exact) == (120, False)
+
+
+def test_a_plan_made_while_the_store_changed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = Maker(tmp_path)
+    maker.put("spam", T0, T0 + MINUTE, {1: 1})
+    maker.catalogue().close()
+    query = CountQuery(blocks=(ALL_V4,), columns=(Column("spam", Series("spam")),), span=Span(T0, T0 + MINUTE))
+    other = replace(query, span=Span(T0, T0 + 2 * MINUTE))
+    with Engine(tmp_path) as engine:
+        make = engine._planner._make
+
+        def changed_meanwhile(*told: Any) -> Reading:
+            made = make(*told)
+            if len(maker.segments) == 1:
+                with closing(Catalogue.create(tmp_path)) as catalogue:
+                    catalogue.replace([maker.put("spam", T0, T0 + MINUTE, {1: 2}, kind="late", covered=[])])
+                engine.refresh()
+                engine.answer(other)  # which another thread asks in this moment
+            return made
+
+        monkeypatch.setattr(engine._planner, "_make", changed_meanwhile)
+        assert rows_of(engine.answer(query)) == [(Block(Family.V4, 1, 32), 1)]
+        assert rows_of(engine.answer(query)) == [(Block(Family.V4, 1, 32), 3)]
+
+
+def test_top_movers_of_times_that_overlap_have_their_own_coverage(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    for minute in (0, 9):
+        maker.put("spam", T0 + minute * MINUTE, T0 + (minute + 1) * MINUTE, {1: 1})
+    before, after = Span(T0, T0 + 8 * MINUTE), Span(T0 + 2 * MINUTE, T0 + 12 * MINUTE)
+    query = MoversQuery(blocks=(ALL_V4,), column=Column("spam", Series("spam")), before=before, after=after)
+    for now, due, covered in ((T0 + 3600, 12, 2), (T0 + 6 * MINUTE, 7, 2)):
+        with Engine(tmp_path, clock=lambda now=now: now) as engine:
+            coverage = engine.answer(query).coverage
+        assert (coverage.covered_seconds, coverage.due_seconds) == (covered * MINUTE, due * MINUTE)
 
 
 def test_the_engine_sees_new_segments(tmp_path: Path) -> None:
