@@ -148,13 +148,13 @@ def _commit(
 ) -> None:
     """All of the file in one commit, whose only position says that the file was read."""
     known = catalogue.setting("zone")
-    if not known or zone:
-        catalogue.put_setting("zone", zone or "UTC")
-    commits = Commits(base, catalogue, ORIGIN, zone or known or "UTC", files)
+    commits = Commits(base, catalogue, ORIGIN, known or zone or "UTC", files)
     positions = commits.positions()
     if digest in positions and not again:
         raise UsageError("this file was imported before; with --again its counts are added once more")
     _check_free(catalogue, pieces)
+    if not known:  # that of a store stays: in it its days begin, and those that were condensed began
+        catalogue.put_setting("zone", zone or "UTC")
     commits.write(pieces, {digest: positions.get(digest, 0) + 1}, receipt=digest)
 
 

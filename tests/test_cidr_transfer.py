@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cidr.catalogue import Catalogue
 from cidr.cli.main import cli
 from cidr.columns import Counts
 from cidr.errors import BadInput
@@ -139,7 +141,9 @@ def test_an_import_into_what_was_imported_and_condensed_adds_up(tmp_path: Path) 
 
 def test_an_import_leaves_the_zone_of_a_store_as_it_is(tmp_path: Path) -> None:
     base = tmp_path / "s"
-    for number, (zone, then) in enumerate((("Europe/Berlin", "Europe/Berlin"), ("", "Europe/Berlin"), ("UTC", "UTC"))):
+    for number, (zone, then) in enumerate(
+        (("Europe/Berlin", "Europe/Berlin"), ("", "Europe/Berlin"), ("UTC", "Europe/Berlin"))
+    ):
         file = tmp_path / f"{number}.csv"
         file.write_text(f"series,end,address,count\nspam,2008-04-24T00:0{number}:00,10.0.0.1,1\n")
         import_file(file, base, kind="csv", interval=60, zone=zone)
@@ -261,3 +265,15 @@ def _example(language: str) -> str:
     """The first block of that language in docs/cidr-storage.md."""
     text = (Path(__file__).parent.parent / "docs" / "cidr-storage.md").read_text()
     return text.partition(f"```{language}\n")[2].partition("```")[0]
+
+
+def test_an_import_leaves_the_zone_of_a_store(tmp_path: Path) -> None:
+    """It is of times that name none, and of the days of a new store only."""
+    for number, zone, exit_code in ((1, "Europe/Berlin", 0), (1, "Asia/Tokyo", 2), (2, "Asia/Tokyo", 0)):
+        file = tmp_path / "counts.csv"
+        file.write_text(f"series,end,address,count\nspam{number},2008-04-24T09:15:00,10.0.0.1,5\n")
+        told = ("import", file, "--base-dir", tmp_path / "s", "--interval", "15m", "--zone", zone)
+        assert cidr(*told).exit_code == exit_code
+        with closing(Catalogue.read(tmp_path / "s" / CATALOGUE)) as catalogue:
+            assert catalogue.setting("zone") == "Europe/Berlin"
+    assert b"spam2,2008-04-24T00:15:00Z" in exported(tmp_path / "s", "csv")
