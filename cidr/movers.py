@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cidr.columns import Int
 from cidr.count import Floats, Table, check_blocks
 from cidr.plan import Planner, Reading, reading_of
-from cidr.rows import Rows, by_cidr, grouped, join, largest, totals
+from cidr.rows import Rows, by_cidr, check_cells, grouped, join, largest, totals
 from cidr.runs import Runs, Tally
 from cidr.spans import of, union, without
 from cidr.terms import check_sums, run_of, terms_of
@@ -41,6 +41,7 @@ def movers(query: MoversQuery, planner: Planner, runs: Runs, tally: Tally) -> tu
         asked = sorted({block for block in query.blocks if block.family is family})
         bits = max((*levels, *(block.bits for block in asked)))
         pair = [run_of(terms[0], reading, family, bits, blocks, runs, tally) for reading in readings]
+        check_cells(family, levels, blocks, pair, hosts=False)
         parts += [grouped(family, length, blocks, pair, None) for length in levels]
         parts += [] if levels else [totals(family, asked, pair, None)]
         sums = [total + sum(run.total(block) for block in blocks) for total, run in zip(sums, pair, strict=True)]

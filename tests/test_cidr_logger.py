@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -314,9 +315,11 @@ def test_only_the_series_that_are_wanted(tmp_path: Path) -> None:
         ({"match": "(?P<ip>x)", "json": "ip"}, "either"),
         ({}, "either"),
         ({"match": "(?P<ip>x)", "series": "a b"}, "cannot name a series"),
+        ({"match": "(?P<ip>x)", "json_n": "bytes"}, "go with json"),
+        ({"match": "(?P<ip>x)", "where": {"status": 500}}, "go with json"),
     ],
 )
-def test_a_rule_that_cannot_work_is_refused(rule: dict[str, str], reason: str) -> None:
+def test_a_rule_that_cannot_work_is_refused(rule: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         check_rule(Rule(**({"log": "x", "series": "s"} | rule)))
 

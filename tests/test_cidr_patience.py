@@ -23,15 +23,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cidr import patience
-from cidr.count import KEY_COLUMNS
 from cidr.engine import Engine
 from cidr.errors import GaveUp, TooManyRows
 from cidr.language import build, patterns, tree
 from cidr.language.errors import QueryError
 from cidr.language.parser import _lark, parse
 from cidr.plan import Planner
+from cidr.rows import KEY_COLUMNS
 from cidr.server.desk import Desk
-from cidr.types import ALL_V4, Answer, Column, CountQuery, Levels, Query, Series, Span
+from cidr.types import ALL_V4, Answer, Column, CountQuery, Levels, MoversQuery, Query, Series, Span
 from jlogd.errors import UsageError
 
 T0 = 1_208_995_200
@@ -128,6 +128,26 @@ def test_cells_are_counted_in_columns_too(store: Path, monkeypatch: pytest.Monke
         assert len(engine.answer(hourly())) == 240
         with pytest.raises(UsageError, match="10 blocks by 24 stretches of time, 7 columns each"):
             engine.answer(hourly(hosts=True))
+
+
+def test_rows_of_all_prefix_lengths_are_counted_before_they_are_made(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = tuple(range(33))  # ten addresses in ten /24: 10 rows for each of /24 to /32, fewer above
+    rows = 9 * 10 + 5 + 3 + 2 + 21 * 1
+    count = CountQuery(blocks=(ALL_V4,), columns=SPAM, levels=Levels(every), limit=3)
+    move = MoversQuery(blocks=(ALL_V4,), column=SPAM[0], before=DAY, after=DAY, levels=Levels(every))
+    for query, wide in (
+        (count, KEY_COLUMNS + 1),
+        (replace(count, hosts=True), KEY_COLUMNS + 2),
+        (move, KEY_COLUMNS + 2),
+    ):
+        with Engine(store, threads=1) as engine:
+            monkeypatch.setattr("cidr.rows.CELLS_MAX", rows * wide)
+            assert engine.answer(query).matched == rows
+            monkeypatch.setattr("cidr.rows.CELLS_MAX", rows * wide - 1)
+            with pytest.raises(UsageError, match=f"{rows} IPv4 rows of {wide} columns"):
+                engine.answer(query)
 
 
 def test_the_expressions_of_a_query_have_one_time_limit_for_all_names(monkeypatch: pytest.MonkeyPatch) -> None:
