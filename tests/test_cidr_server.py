@@ -396,6 +396,8 @@ def test_the_configuration(tmp_path):
         ({"token": [{"name": "x"}]}, "sha256"),
         ({"token": [{"name": "x", "sha256": "0" * 64, "series": ["("]}]}, "not a regular expression"),
         ({"token": [{"name": "x", "sha256": "0" * 64, "prefixes": ["10/8"]}]}, "address"),
+        ({"token": [{"name": "x", "sha256": "0" * 64, "prefixes": []}]}, "prefixes is empty"),
+        ({"token": [{"name": "x", "sha256": "0" * 64, "series": []}]}, "series is empty"),
     ],
 )
 def test_mistakes_in_the_configuration(table, word):

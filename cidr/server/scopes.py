@@ -72,7 +72,7 @@ class Tokens:
         self._scopes = [
             (
                 one.sha256,
-                Scope(one.name, tuple(map(re.compile, one.series)), tuple(map(parse_block, one.prefixes))),
+                Scope(one.name, tuple(map(re.compile, one.series or ())), tuple(map(parse_block, one.prefixes or ()))),
             )
             for one in configured
         ]
