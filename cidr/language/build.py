@@ -100,7 +100,7 @@ class _Builder:
         threshold = (
             clause if isinstance(clause, tree.Threshold) else tree.Threshold(HEAVY_PERCENT_DEFAULT, percent=True)
         )
-        least = float(threshold.number)
+        least = _number(threshold.number)
         if least <= 0:
             raise QueryError(self._text, threshold.mark, "what is heavy has a threshold above 0")
         if threshold.percent and least > 100:
@@ -142,7 +142,7 @@ class _Builder:
 
     def _threshold(self) -> float | None:
         clause = self._show.clause("threshold")
-        return float(clause.number) if isinstance(clause, tree.Threshold) else None
+        return _number(clause.number) if isinstance(clause, tree.Threshold) else None
 
     def _order(self, columns: tuple[Column, ...]) -> Order:
         clause = self._show.clause("order by")
@@ -225,3 +225,8 @@ class _Builder:
                 self._text, one.mark, f"no series matches {one}" if known else "there are no series yet", known
             )
         return names
+
+
+def _number(text: str) -> float:
+    """Whole where it is: counts go further than the whole numbers among fractions."""
+    return float(text) if "." in text else int(text)
