@@ -119,6 +119,20 @@ def test_silk_text_goes_in_and_out(tmp_path: Path) -> None:
         import_file(bad, base, kind="silk", interval=60, series="x", end=T0)
 
 
+def test_the_first_row_of_a_bag_is_no_title(tmp_path: Path) -> None:
+    file = tmp_path / "bag.txt"
+    for number, line in enumerate(("::1|5", "10.0.0.1|5", " 10.0.0.1 | 5 |")):
+        file.write_text(f"{line}\n")
+        assert import_file(file, tmp_path / str(number), kind="silk", interval=60, series="x", end=T0).rows == 1
+    for line in ("10.0.0.1", "10.0.0.1|x", "10.0.0.1|1.5", "::1|", "a|5", "-|5"):
+        file.write_text(f"{line}\n10.0.0.2|5\n")
+        with pytest.raises(BadInput, match="line 1"):
+            import_file(file, tmp_path / "s", kind="silk", interval=60, series="x", end=T0)
+    for title in ("key|counter|", "--------+---", "|records|", "sIP|"):
+        file.write_text(f"{title}\n10.0.0.2|5\n")
+        assert import_file(file, tmp_path / title[:3], kind="silk", interval=60, series="x", end=T0).rows == 1
+
+
 def test_an_import_beside_a_logger_is_refused(tmp_path: Path) -> None:
     append(tmp_path, [failed("192.0.2.7")])
     drained(config(tmp_path))
