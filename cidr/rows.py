@@ -72,9 +72,9 @@ def check_cells(
 ) -> None:
     """That rows of these prefix lengths can be held. Raises UsageError."""
     wide = len(runs) + KEY_COLUMNS + hosts
-    inner = [run.counts.rows(*find_block(run.counts, block)) for run in runs for block in blocks]
-    if sum(map(len, inner)) * len(levels) * wide <= CELLS_MAX:
+    if sum(len(run.counts) for run in runs) * len(levels) * wide <= CELLS_MAX:
         return
+    inner = [run.counts.rows(*find_block(run.counts, block)) for run in runs for block in blocks]
     # One column has so many; with others there are as many at least.
     columns = [inner[at : at + len(blocks)] for at in range(0, len(inner), len(blocks))]
     made = sum(max(sum(len(group_starts(some, bits)) for some in column) for column in columns) for bits in levels)
