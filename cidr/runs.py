@@ -137,6 +137,7 @@ class Runs:
         found: list[Counts] = []
         decoded: deque[Future[Counts]] = deque()
         for batch in batches(self._base, segments, blocks):
+            check()
             decoded.append(self._pool.submit(batch.counts))
             if len(decoded) > self._threads * AHEAD_A_THREAD:
                 found.append(decoded.popleft().result())
@@ -162,6 +163,7 @@ class Runs:
         thirty. Each adds up its share, so that what is left to be added up in one is what is different in each."""
         sums: list[list[Counts]] = [[] for _ in parts]
         for found in self._pool.map(lambda share: self._added(share, grain), _shares(parts, self._threads)):
+            check()  # what is left of the shares is not begun, then
             for number, counts in found:
                 sums[number].append(counts)
         return [merge(found) for found in sums]

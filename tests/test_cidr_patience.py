@@ -22,7 +22,7 @@ from cidr_support import Maker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cidr import patience
+from cidr import patience, runs
 from cidr.engine import Engine
 from cidr.errors import GaveUp, TooManyRows
 from cidr.language import build, patterns, tree
@@ -31,6 +31,7 @@ from cidr.language.parser import _lark, parse
 from cidr.plan import Planner
 from cidr.rows import KEY_COLUMNS
 from cidr.server.desk import Desk
+from cidr.timeline import Segment
 from cidr.types import ALL_V4, Answer, Column, CountQuery, Levels, MoversQuery, Query, Series, Span
 from jlogd.errors import UsageError
 
@@ -68,6 +69,30 @@ def test_an_engine_stops_where_nobody_waits_any_more(store: Path) -> None:
         with pytest.raises(GaveUp):
             patience.work_until(time.monotonic() - 1, lambda: engine.answer(hourly()))
         assert len(engine.answer(hourly())) == 240
+
+
+def test_a_long_plan_is_given_up_between_its_shares(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "SHARE_ROWS", 1)
+    begun: list[int] = []
+    goes_on = threading.Event()
+    adds = runs.Runs._added
+
+    def added(self: runs.Runs, share: list[tuple[int, Segment]], grain: int) -> object:
+        begun.append(len(begun))
+        assert len(begun) == 1 or goes_on.wait(60)
+        return adds(self, share, grain)
+
+    def check() -> None:
+        if begun:
+            raise GaveUp("nobody waits")
+
+    monkeypatch.setattr(runs.Runs, "_added", added)
+    monkeypatch.setattr(runs, "check", check)
+    with Engine(store, threads=1) as engine:
+        with pytest.raises(GaveUp):
+            engine.answer(CountQuery(blocks=(ALL_V4,), columns=SPAM, span=DAY))
+        goes_on.set()
+    assert len(begun) <= 2  # of 24: the second may have begun before the first was looked at
 
 
 class Endless:
