@@ -63,10 +63,10 @@ def check_rule(rule: Rule) -> None:
     check_series(rule.series)
     if bool(rule.match) == bool(rule.json):
         raise UsageError("a rule needs either match (a regular expression) or json (the path of a field)")
+    if rule.match and (rule.json_time or rule.json_n or rule.where):
+        raise UsageError("json_time, json_n and where go with json, not with match")
     if rule.match:
         _pattern(rule)
-    elif rule.match and (rule.json_time or rule.json_n or rule.where):
-        raise UsageError("json_time, json_n and where go with json, not with match")
 
 
 def _pattern(rule: Rule) -> re.Pattern[bytes]:

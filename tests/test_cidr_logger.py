@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,12 +21,15 @@ from daemon_support import daemon, until
 
 import jlogd
 from cidr.catalogue import Catalogue
+from cidr.config import Maintain
 from cidr.engine import Engine
 from cidr.errors import CatalogueBroken, LoggerFenced
 from cidr.extract import Extractor, Records, Rule, check_rule, parse_time
 from cidr.logger import Logger
+from cidr.maintain import Maintainer
 from cidr.names import CATALOGUE
 from cidr.survey import survey
+from cidr.times import HOUR
 from cidr.types import ALL_V4, BLOCKS, Column, CountQuery, Series, Span
 from jlogd.errors import ConfigError, SubscriberBusy, UsageError
 from jlogd.journal.batch import encode
@@ -216,6 +221,24 @@ def test_intervals_without_events_are_written_as_empty(tmp_path: Path, monkeypat
     assert 3 <= len(segments) <= 6  # not one for each of 120 minutes: they are written by the hour
 
 
+def test_another_interval_begins_where_hours_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cidr.logger.QUIET_SECONDS", 0.0)
+    append(tmp_path, [failed("192.0.2.7")])
+    hour = int(time.time()) // HOUR * HOUR + HOUR
+    for interval, at in ((60, hour + 7 * 60 + 5), (300, hour + HOUR + 5), (900, hour + 2 * HOUR + 5)):
+        with Logger(config(tmp_path, f"log_interval = {interval}"), clock=_Clock(at)) as logger:
+            for _ in range(3):
+                logger.step(0.0)
+            logger.commit()
+    with closing(Catalogue.read(tmp_path / "store" / CATALOGUE)) as catalogue:
+        ends = {(segment.start // HOUR, (segment.end - 1) // HOUR) for segment in catalogue.segments("ssh")}
+    assert all(first == last for first, last in ends)
+    with Maintainer(tmp_path / "store", Maintain(), clock=lambda: hour + 3 * HOUR) as maintainer:
+        done = {action.span for action in maintainer.run().actions if action.what == "condense"}
+    assert Span(hour, hour + HOUR) in done
+    assert counted(tmp_path / "store") == {"192.0.2.7": 1}
+
+
 def test_a_clock_that_jumps_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cidr.logger.QUIET_SECONDS", 0.0)
     clock = _Clock(time.time())
@@ -314,9 +337,11 @@ def test_only_the_series_that_are_wanted(tmp_path: Path) -> None:
         ({"match": "(?P<ip>x)", "json": "ip"}, "either"),
         ({}, "either"),
         ({"match": "(?P<ip>x)", "series": "a b"}, "cannot name a series"),
+        ({"match": "(?P<ip>x)", "json_n": "bytes"}, "go with json"),
+        ({"match": "(?P<ip>x)", "where": {"status": 500}}, "go with json"),
     ],
 )
-def test_a_rule_that_cannot_work_is_refused(rule: dict[str, str], reason: str) -> None:
+def test_a_rule_that_cannot_work_is_refused(rule: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         check_rule(Rule(**({"log": "x", "series": "s"} | rule)))
 

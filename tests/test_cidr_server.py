@@ -24,6 +24,7 @@ from cli_support import ROOT
 
 from cidr.ask import Local
 from cidr.client import Remote
+from cidr.errors import UnknownSeries
 from cidr.formats import render
 from cidr.language.errors import QueryError
 from cidr.server import bounds, openapi
@@ -33,7 +34,20 @@ from cidr.server.errors import NotAllowed
 from cidr.server.metrics import Metrics
 from cidr.server.schedule import Schedule
 from cidr.server.scopes import Scope, Scoped, make_token
-from cidr.types import ALL_V4, Answer, Column, CountQuery, Minus, Query, Ratio, Series, Union
+from cidr.types import (
+    ALL_V4,
+    Answer,
+    CachedEntry,
+    CacheStat,
+    Column,
+    CountQuery,
+    Family,
+    Minus,
+    Query,
+    Ratio,
+    Series,
+    Union,
+)
 from jlogd.errors import ConfigError, JlogError, RemoteError
 
 TEN = "show count for 10.0.0.0/8 in spam"
@@ -382,6 +396,8 @@ def test_the_configuration(tmp_path):
         ({"token": [{"name": "x"}]}, "sha256"),
         ({"token": [{"name": "x", "sha256": "0" * 64, "series": ["("]}]}, "not a regular expression"),
         ({"token": [{"name": "x", "sha256": "0" * 64, "prefixes": ["10/8"]}]}, "address"),
+        ({"token": [{"name": "x", "sha256": "0" * 64, "prefixes": []}]}, "prefixes is empty"),
+        ({"token": [{"name": "x", "sha256": "0" * 64, "series": []}]}, "series is empty"),
     ],
 )
 def test_mistakes_in_the_configuration(table, word):
@@ -557,3 +573,29 @@ def test_an_engine_in_a_scope_refuses_hidden_series_however_they_are_named():
             with pytest.raises(NotAllowed, match="virus"):
                 ask_for(asked)
     assert len(hidden.answer(CountQuery(blocks=(ALL_V4,), columns=(Column("x", seen),)))) == 3
+
+
+def test_sums_and_hints_tell_of_no_hidden_series():
+    """The pattern `spa.*` matches the words "spam, virus" too, which is what a sum of both is called in the cache."""
+    scope = Scope("x", (re.compile("spa.*"),))
+    entries = [
+        CachedEntry(path, series, Family.V4, 0, 60, 1, 1, 1, 0)
+        for path, series in (("a", "spam"), ("", "spam, virus"), ("b", "virus"), ("", "spam, spare"))
+    ]
+
+    class Told(Model):
+        def cache(self, entries_max: int = 100) -> CacheStat:
+            return CacheStat(4, 9, 0, 0, tuple(entries))
+
+        def answer(self, query: Query) -> Answer:
+            raise UnknownSeries("spam", ["spam2", "virus", "span"])
+
+        explain = answer
+
+    hidden = Scoped(Told(VECTORS), scope)
+    assert [one.series for one in hidden.cache().entries] == ["spam", "spam, spare"]
+    asked = CountQuery(blocks=(ALL_V4,), columns=(Column("x", Series("spam")),))
+    for ask_for in (hidden.answer, hidden.explain):
+        with pytest.raises(UnknownSeries) as caught:
+            ask_for(asked)
+        assert set(caught.value.known) == {"spam2", "span"}

@@ -129,8 +129,9 @@ class App:
 
     async def _complete(self, request: Request, scope: Scope) -> Response:
         text = _bounded(request.query_params.get("text", ""))
-        names = await self.desk.run(self._local(scope).series_names)
-        return _json({"completions": [{"text": c.text, "replaced": c.replaced} for c in complete(text, names)]})
+        local = self._local(scope)
+        found = await self.desk.run(lambda: complete(text, local.series_names()))
+        return _json({"completions": [{"text": c.text, "replaced": c.replaced} for c in found]})
 
     # ---- pictures and pages -----------------------------------------------------------------------------------------
 
