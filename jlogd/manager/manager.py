@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jlogd.manager import orders
+from jlogd.manager.aside import Asides
 from jlogd.manager.compress import Compressor
 from jlogd.manager.config import ManagedNode, ManagerConfig, output_of, wanted
 from jlogd.manager.files import FileOutput
@@ -68,7 +69,8 @@ class Manager:
         self.ledger = LmdbLedger(ledger)
         self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="jlogd sync")
         self._compressor: Compressor | None = None
-        self.rounds = self._make_rounds()
+        self._asides = Asides(PosixStore(), self.ledger)
+        self.rounds = self._make_rounds(self._asides)
         # Those of outputs other than files, which wait for somebody else: each by itself.
         self._others: dict[str, Rounds] = {}
         who = f"manager {self.name}, {note()}"
@@ -88,7 +90,7 @@ class Manager:
 
     def start(self) -> None:
         """Begin to pull. Raises `LedgerFailed`."""
-        self._cut_back = recover(PosixStore(), self.ledger)
+        self._cut_back = recover(PosixStore(), self.ledger, self._asides)
         self.rounds.start()
         self.hub.start()
         # Looked at before the nodes are: a manager that was decommissioned makes no subscribers anew.
@@ -148,6 +150,7 @@ class Manager:
             waits=self._waits,
             away=self._away,
             order=self._order.name if self._order is not None else "",
+            unclaimed=self._asides.unclaimed(),
         )
 
     def problems(self) -> list[str]:
@@ -229,9 +232,10 @@ class Manager:
 
         self.hub.set_nodes([node for node in config.node if names is None or node.name in names], of_node)
 
-    def _make_rounds(self) -> Rounds:
+    def _make_rounds(self, asides: Asides | None = None) -> Rounds:
         return Rounds(
-            self.ledger, self._output, lambda done: self.hub.committed(done), lambda *what: self.hub.refused(*what)
+            self.ledger, self._output, lambda done: self.hub.committed(done), lambda *what: self.hub.refused(*what),
+            asides=asides,
         )  # fmt: skip
 
     def _rounds_of(self, source: Source) -> Rounds:
@@ -251,6 +255,7 @@ class Manager:
     def _counters(self) -> dict[str, int]:
         found = Counter(self.rounds.stats())
         found["files_cut_back"] += self._cut_back
+        found.update(self._asides.stats())
         for rounds in list(self._others.values()):
             found.update({key: n for key, n in rounds.stats().items() if not key.startswith("files_")})
         return dict(found)
@@ -267,7 +272,7 @@ class Manager:
         options = FileOptions(int(config.file_mode, 8), int(config.dir_mode, 8), config.open_files_max)
         template = Template(text, config.time_zone)
         store = PosixStore()
-        output = FileOutput(store, self.ledger, template, options, self._pool.map, time.time)
+        output = FileOutput(store, self.ledger, template, options, self._pool.map, time.time, self._asides)
         if config.compress_closed == "zstd":
             self._compressor = self._compressor or Compressor(store, self.ledger, self._pool.submit)
             output.compress(self._compressor)

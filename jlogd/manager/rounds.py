@@ -28,6 +28,7 @@ from itertools import groupby
 
 from jlogd.errors import FormatError, JlogError
 from jlogd.journal.batch import Batch, Gap
+from jlogd.manager.aside import Asides
 from jlogd.manager.follow import HoleError, follow
 from jlogd.manager.ledger import Changes, LedgerFailed, LmdbLedger, SourceState
 from jlogd.manager.output import Output
@@ -56,15 +57,17 @@ class Rounds:
         committed: Callable[[list[tuple[Parcel, SourceState]]], None],
         refused: Callable[[Source, SourceState | None, int], None],
         clock: Callable[[], float] = time.monotonic,
+        asides: Asides | None = None,
     ) -> None:
         """`output` gives the output of a name. `committed` is told of parcels and the positions they brought their
         sources to; `refused` of a source whose parcels were thrown away, so many bytes: it is to be pulled again from
-        that position."""
+        that position. `asides` are those of files, which have work whether anything is written or not."""
         self._ledger = ledger
         self._output = output
         self._committed = committed
         self._refused = refused
         self._clock = clock
+        self._asides = asides
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[Parcel]] = {}
         self._troubles: dict[str, Trouble] = {}
@@ -153,6 +156,7 @@ class Rounds:
         changes = Changes()
         for output in self._outputs.values():
             _merge(changes, output.close())
+        self._look(changes)
         try:
             self._ledger.commit(changes)
         except LedgerFailed as error:
@@ -338,6 +342,8 @@ class Rounds:
         self._states.clear()
         for output in self._outputs.values():
             output.reset()
+        if self._asides is not None:
+            self._asides.reset()
         with suppress(LedgerFailed):
             self._ledger.reopen()
 
@@ -346,10 +352,18 @@ class Rounds:
         changes = Changes()
         for output in self._outputs.values():
             _merge(changes, output.idle(time.time()))
+        self._look(changes)
         self._ledger.commit(changes)
+
+    def _look(self, changes: Changes) -> None:
+        """Whether what was set aside has come again."""
+        if self._asides:
+            self._asides.look(time.time())
+            changes.asides.update(self._asides.take_pending())
 
 
 def _merge(into: Changes, more: Changes) -> None:
     into.sources.update(more.sources)
     into.files.update(more.files)
     into.parts.update(more.parts)
+    into.asides.update(more.asides)
