@@ -230,6 +230,7 @@ class Manager:
             clock=self._clock,
             asides=self.asides,
         )
+        self.rounds.busy_seconds = float("inf")  # files stay open while there is something to write
 
     def _clock(self) -> float:
         self._now += 100.0  # every pause is over when it is looked at

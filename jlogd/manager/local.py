@@ -43,6 +43,7 @@ class LocalPull:
         self.source = source
         self.error = ""
         self.stopped = False  # a person must decide
+        self.streaming = False  # it is the log that was written before, or goes on as a person decided
         self._journal = journal
         self._put = put
         self._state = state
@@ -123,13 +124,14 @@ class LocalPull:
                 hold.seek(self._next)
             if mark or self._next is None:
                 self._next = hold.cursor.next
-            self.error, self.stopped = "", False
+            self.error, self.stopped, self.streaming = "", False, True
             while not self._ending.is_set() and not self._reread:
                 mark = self._turn(journal, hold, mark)
             if self._ending.is_set():
                 self._wait_until_written()
             self._checkpoint(hold)
         finally:
+            self.streaming = False
             hold.release()
         with self._changed:
             if self._reread:

@@ -177,9 +177,13 @@ class Manager:
         if isinstance(order, orders.Resume):
             session = self.hub.sessions.get(order.node)
             pulls = list(session.pulls.values()) if session is not None else []
+            phases = {pull.phase for pull in pulls if pull.source.origin.log == order.log}
             # One that has not stopped yet, after a restart of this manager, will do so when it looks at the log.
-            if any(pull.phase == "stopped" and pull.source.origin.log == order.log for pull in pulls):
+            if "stopped" in phases:
                 self.hub.resume(order.node, order.log, order.at)
+                orders.done(path)
+            elif phases == {"streaming"}:  # it is not kept for another time: that is for a person to look at
+                _log.warning("%s at %s goes on by itself: the order to resume it is dropped", order.log, order.node)
                 orders.done(path)
         elif order.manager == self.name:
             if path != self._order:

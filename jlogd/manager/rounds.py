@@ -40,8 +40,9 @@ _log = logging.getLogger("jlogd.manager")
 # One round: large enough that its sync is spread over much, small enough for the memory of a few.
 ROUND_BYTES = 32 << 20
 SOURCES_MAX = 500
-# How often outputs are given time, and the longest wait for something to do.
+# How often outputs are given time, and the longest wait for something to do; and how often while there is always more.
 IDLE_SECONDS = 1.0
+BUSY_SECONDS = 10.0
 
 # A parcel, what of it was to be written, and where its source is then.
 Outcome = tuple[Parcel, list[Item], SourceState]
@@ -68,6 +69,7 @@ class Rounds:
         self._refused = refused
         self._clock = clock
         self._asides = asides
+        self.busy_seconds = BUSY_SECONDS
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[Parcel]] = {}
         self._troubles: dict[str, Trouble] = {}
@@ -84,7 +86,12 @@ class Rounds:
     def put(self, parcel: Parcel) -> None:
         """Take a parcel; those of one source in order."""
         with self._changed:
-            self._waiting.setdefault(parcel.source.key, deque()).append(parcel)
+            waiting = self._waiting.setdefault(parcel.source.key, deque())
+            if waiting and waiting[0].source != parcel.source:  # its rule changed: what waits goes there, too
+                for before in waiting:
+                    before.source = parcel.source
+                self._troubles.pop(parcel.source.key, None)
+            waiting.append(parcel)
             self._changed.notify()
 
     def trouble(self, key: str) -> str:
@@ -145,7 +152,7 @@ class Rounds:
         try:
             if parcels:
                 self._round(parcels)
-            elif self._clock() - self._idled > IDLE_SECONDS:
+            if self._clock() - self._idled > (self.busy_seconds if parcels else IDLE_SECONDS):
                 self._idle()
         except LedgerFailed as error:
             self._ledger_failed(error)
@@ -208,7 +215,10 @@ class Rounds:
     def _put_back(self, parcels: Sequence[Parcel]) -> None:
         with self._changed:
             for parcel in reversed(parcels):
-                self._waiting.setdefault(parcel.source.key, deque()).appendleft(parcel)
+                waiting = self._waiting.setdefault(parcel.source.key, deque())
+                if waiting:  # its rule may have changed meanwhile
+                    parcel.source = waiting[0].source
+                waiting.appendleft(parcel)
 
     # ---- a round ---------------------------------------------------------------------------------------------------
 

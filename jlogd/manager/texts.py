@@ -153,3 +153,6 @@ class Texts:
                 if pull is not None and pull.stopped:
                     pull.resume()
                     orders.done(path)
+                elif pull is not None and pull.streaming:  # it is not kept for another time
+                    _log.warning("%s goes on by itself: the order to resume it is dropped", pull.source)
+                    orders.done(path)
