@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from jlogd.manager import store
 from jlogd.manager.files import FileOutput
 from jlogd.manager.ledger import Changes
 from jlogd.manager.parcel import Parcel
+from jlogd.manager.rounds import Rounds
 from jlogd.manager.store import Directories
 from jlogd.manager.template import Template
 
@@ -60,6 +62,34 @@ def test_so_does_what_is_being_tried_when_it_changes() -> None:
     assert changes.struck
     manager.pull([after])
     assert medium.text(f"{ROOT}/good/n0") == after.text()
+
+
+@pytest.mark.parametrize("trying", [False, True])
+def test_so_does_what_other_rounds_are_to_write(trying: bool) -> None:
+    """A journal that is away, and files instead; and back again."""
+    medium, manager, before, after = two_outputs()
+    rounds, ledger = manager.rounds, manager.ledger
+    other = Rounds(ledger, rounds._output, manager.done.extend, lambda *_: None, manager._clock)  # type: ignore[arg-type]
+
+    def change() -> None:
+        rounds.leave(before.source.key, lambda parcel: other.put(replace(parcel, source=after.source)))
+
+    if trying:
+        changes = Fault(op="append", path="*/bad/*", error=errno.EIO, action=change)
+        medium.disk.faults.insert(0, changes)
+    for parcel in list(before.parcels(0))[:2]:
+        rounds.put(parcel)
+    rounds.step()
+    if not trying:
+        change()
+    assert not rounds.waiting(before.source.key) and not rounds.trouble(before.source.key)
+    while other.step():
+        pass
+    assert medium.text(f"{ROOT}/good/n0") == b"record 0\nrecord 1\nrecord 2\nrecord 3\n"
+    medium.disk.faults.clear()
+    manager.pull([before])
+    assert medium.text(f"{ROOT}/bad/n0") == b"record 4\nrecord 5\n" and not manager.refused
+    assert sum(parcel.bytes for parcel, _ in manager.done) == 300
 
 
 def test_outputs_are_given_time_though_there_is_always_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from jlogd.manager import orders
@@ -73,6 +74,7 @@ class Manager:
         self.rounds = self._make_rounds(self._asides)
         # Those of outputs other than files, which wait for somebody else: each by itself.
         self._others: dict[str, Rounds] = {}
+        self._written_by: dict[str, Rounds] = {}  # by source
         who = f"manager {self.name}, {note()}"
         self.hub = Hub(lambda source: self.ledger.source(source.key), self._put, config.memory, who, pair)
         self.stuck_seconds = STUCK_SECONDS
@@ -251,7 +253,13 @@ class Manager:
         if not output.startswith("files:") and output not in self._others:
             self._others[output] = self._make_rounds()
             self._others[output].start()
-        self._rounds_of(parcel.source).put(parcel)
+        rounds, key = self._rounds_of(parcel.source), parcel.source.key
+        before = self._written_by.get(key)
+        if before is not rounds:
+            self._written_by[key] = rounds
+            if before is not None:  # its rule changed
+                before.leave(key, lambda other, source=parcel.source: rounds.put(replace(other, source=source)))  # type: ignore[misc]
+        rounds.put(parcel)
 
     def _trouble(self, source: Source) -> str:
         return self._rounds_of(source).trouble(source.key)

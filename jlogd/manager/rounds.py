@@ -73,6 +73,7 @@ class Rounds:
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[Parcel]] = {}
         self._troubles: dict[str, Trouble] = {}
+        self._left: dict[str, Callable[[Parcel], None]] = {}  # where parcels of sources go that others write now
         self._states: dict[str, SourceState] = {}
         self._outputs: dict[str, Output] = {}
         self._ledger_trouble: Trouble | None = None
@@ -86,6 +87,8 @@ class Rounds:
     def put(self, parcel: Parcel) -> None:
         """Take a parcel; those of one source in order."""
         with self._changed:
+            if self._left.pop(parcel.source.key, None) is not None:
+                self._states.pop(parcel.source.key, None)  # others were at it meanwhile
             waiting = self._waiting.setdefault(parcel.source.key, deque())
             if waiting and waiting[0].source != parcel.source:  # its rule changed: what waits goes there, too
                 for before in waiting:
@@ -93,6 +96,15 @@ class Rounds:
                 self._troubles.pop(parcel.source.key, None)
             waiting.append(parcel)
             self._changed.notify()
+
+    def leave(self, key: str, elsewhere: Callable[[Parcel], None]) -> None:
+        """Other rounds write a source from now on: `elsewhere` gets what waits of it, and what cannot be written."""
+        with self._changed:
+            self._left[key] = elsewhere
+            self._troubles.pop(key, None)
+            waiting = self._waiting.pop(key, ())
+        for parcel in waiting:
+            elsewhere(parcel)
 
     def trouble(self, key: str) -> str:
         """Why a source waits; empty when it does not."""
@@ -214,11 +226,14 @@ class Rounds:
 
     def _put_back(self, parcels: Sequence[Parcel]) -> None:
         with self._changed:
-            for parcel in reversed(parcels):
+            left = [(parcel, self._left[parcel.source.key]) for parcel in parcels if parcel.source.key in self._left]
+            for parcel in reversed([parcel for parcel in parcels if parcel.source.key not in self._left]):
                 waiting = self._waiting.setdefault(parcel.source.key, deque())
                 if waiting:  # its rule may have changed meanwhile
                     parcel.source = waiting[0].source
                 waiting.appendleft(parcel)
+        for parcel, elsewhere in left:
+            elsewhere(parcel)
 
     # ---- a round ---------------------------------------------------------------------------------------------------
 
@@ -333,6 +348,8 @@ class Rounds:
         if isinstance(error, FormatError):
             return self._refuse(source, f"what came is damaged: {error}", sum(parcel.bytes for parcel in parcels))
         self._put_back(parcels)
+        if not self.waiting(source.key):
+            return None
         expected = isinstance(error, JlogError | OSError)
         text = str(error) if expected else f"{type(error).__name__}: {error}; this is a mistake of jlogd"
         before = self._troubles.get(source.key)
