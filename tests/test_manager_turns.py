@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from manager_support import ROOT, Manager, Medium, ModelStore, Node
 from model_disk import Fault
 
 from jlogd.journal.batch import encode
+from jlogd.manager import manager as manager_module
 from jlogd.manager import store
+from jlogd.manager.config import ManagerConfig
 from jlogd.manager.files import FileOutput
 from jlogd.manager.ledger import Changes
+from jlogd.manager.outputs import StdoutOutput
 from jlogd.manager.parcel import Parcel
 from jlogd.manager.rounds import Rounds
 from jlogd.manager.store import Directories
@@ -103,6 +107,33 @@ def test_outputs_are_given_time_though_there_is_always_more(monkeypatch: pytest.
         manager.rounds.put(Parcel(found.source, "uuid", [item], 100))
         assert manager.rounds.step()
         assert idled.pop() and not idled
+
+
+def test_a_disk_that_does_not_answer_keeps_its_ledger_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What still uses it when it is closed would use memory that is gone."""
+    monkeypatch.setattr(manager_module, "STOP_SECONDS", 0.05)
+    answered, asked = threading.Event(), threading.Event()
+    found = node("files:x")
+    manager = manager_module.Manager(ManagerConfig(), "mgr1", tmp_path / "ledger")
+
+    class Hangs(StdoutOutput):
+        def write(self, parcels: object) -> Changes:
+            asked.set()
+            assert answered.wait(60)
+            return Changes()
+
+    manager.rounds._output = lambda _: Hangs()
+    manager.start()
+    manager.rounds.put(Parcel(found.source, "uuid", found.items[:1], 100))
+    assert asked.wait(60)
+    manager.stop()
+    assert manager.ledger.source(found.source.key) is None  # it is open
+    answered.set()
+    assert manager.rounds.stop(60)
+    assert manager.ledger.source(found.source.key) is not None
+    manager.ledger.close()
 
 
 def test_directories_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

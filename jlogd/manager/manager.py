@@ -126,11 +126,12 @@ class Manager:
         if self._clerk.ident is not None:
             self._clerk.join()
         self.hub.pause()
-        for rounds in [self.rounds, *self._others.values()]:
-            rounds.stop(STOP_SECONDS)
+        ended = [rounds.stop(STOP_SECONDS) for rounds in [self.rounds, *self._others.values()]]
         self.hub.close()
         if self._compressor is not None:
             self._compressor.stop()
+        if not all(ended):  # a disk or a server that does not answer: the end of the process lets go of the ledger
+            return _log.warning("what was read is not written within %g s; it is pulled again", STOP_SECONDS)
         self._pool.shutdown()
         self.ledger.close()
 

@@ -133,13 +133,15 @@ class Rounds:
         """Begin."""
         self._thread.start()
 
-    def stop(self, timeout: float) -> None:
-        """Write what waits, as far as it can be written by then, and let go of the outputs."""
+    def stop(self, timeout: float) -> bool:
+        """Write what waits, as far as it can be written by then, and let go of the outputs; whether all that is done.
+        If not, the ledger is still in use."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     # ---- the thread ------------------------------------------------------------------------------------------------
 

@@ -77,10 +77,11 @@ class Texts:
         for pull in self._pulls.values():
             pull.join()
         self._pulls.clear()
-        if self._rounds is not None:
-            self._rounds.stop(STOP_SECONDS)
+        ended = self._rounds is None or self._rounds.stop(STOP_SECONDS)
         if self._compressor is not None:
             self._compressor.stop()
+        if not ended:  # a disk that does not answer: the end of the process lets go of the ledger
+            return _log.warning("the texts are not written within %g s; what is missing is written later", STOP_SECONDS)
         self._pool.shutdown()
         if self._ledger is not None:
             self._ledger.close()
