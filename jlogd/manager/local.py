@@ -49,6 +49,7 @@ class LocalPull:
         self._state = state
         self._next = state.next if state is not None else None
         self._decided = False
+        self._restarts = 0  # how often it had begun anew when it was compared
         self._held = 0
         self._reread = False
         self._changed = threading.Condition()
@@ -153,7 +154,7 @@ class LocalPull:
             return mark
         restart = None
         if mark:
-            restart = self._state.restarts if self._state is not None else None
+            restart = self._restarts
             items.insert(0, Mark(items[0].first, mark))
         size = sum(item.size for item in items if isinstance(item, Batch))
         with self._changed:
@@ -193,6 +194,7 @@ class LocalPull:
             state, decided, self._decided = self._state, self._decided, False
         if state is None:
             return ""
+        self._restarts = state.restarts  # of this state: what was handed over may be committed before the mark is
         if state.uuid != journal.uuid:
             _log.warning("%s is another log than was written before: it begins anew", self.source)
             ended = f"the one before, {state.uuid}, ended at record {state.next - 1}"
