@@ -124,6 +124,15 @@ def test_a_restored_copy_of_the_log_stops_it_until_a_person_decides(tmp_path: Pa
     node.close()
 
 
+def test_an_order_to_resume_is_not_kept_for_another_time(node: Node) -> None:
+    node.append(0, 10)
+    node.until_lines(10)
+    path = orders.give(node.directory / "ledger", orders.Resume("east1", "mainlog"))
+    until(lambda: not path.exists(), "it is dropped")
+    node.append(10, 10)
+    assert node.until_lines(20) == numbered(0, 20)
+
+
 def test_a_file_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"in the way")
     node = Node(tmp_path)
