@@ -106,7 +106,7 @@ class Appender:
                 with self._locked():
                     outcomes = self._commit_or_refuse(batches)
             except OSError as error:
-                outcomes = [LockUnavailable(f"cannot lock {self._view.layout.root}: {error}")] * len(batches)
+                outcomes = [self._unlocked(error)] * len(batches)
             except JlogError as error:
                 outcomes = [error] * len(batches)
             except BaseException:
@@ -185,6 +185,11 @@ class Appender:
 
     def _locked(self) -> _Held:
         return _Held(self._view.disk.lock(self._view.layout.append_lock))
+
+    def _unlocked(self, error: OSError) -> JlogError:
+        """What is told where the lock cannot even be asked for. Nothing was begun, and the next commit asks again."""
+        root = self._view.layout.root
+        return _full(root, error) or LockUnavailable(f"cannot lock {root}: {error}")
 
     def _owner(self) -> Owner:
         payload = self._owner_file.read()

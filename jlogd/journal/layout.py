@@ -116,9 +116,10 @@ def read_meta(disk: Disk, layout: Layout) -> Meta:
 def without_meta(disk: Disk, root: Path) -> bool:
     """Whether `root` holds segments of a log whose `log.json` is gone."""
     try:
-        return any(name.endswith(".seg") for name in disk.listdir(root))
+        names = disk.listdir(root)
     except OSError:
         return False
+    return Layout(root).meta.name not in names and any(name.endswith(".seg") for name in names)
 
 
 def _no_log(disk: Disk, root: Path) -> str:
