@@ -344,6 +344,22 @@ def test_hard_links_symbolic_links_and_what_is_no_file(tmp_path: Path) -> None:
     assert world.settle(rounds=10) == [b"a"]
 
 
+def test_a_name_that_is_no_text_is_followed_and_remembered(tmp_path: Path) -> None:
+    """Whoever may make a file where files are followed chooses its name; the state file is JSON."""
+    world = World(tmp_path, "*")
+    names = [os.fsdecode(name) for name in (b"bad\xff\xfe.log", b"split\nline", "\u00fc %s".encode())]
+    for at, name in enumerate(names):
+        world.add(b"%d\n" % at, name)
+    world.add(b"app\n")
+    assert sorted(world.settle()) == [b"0", b"1", b"2", b"app"]
+    world.kill()
+    for at, name in enumerate(names):
+        world.add(b"more %d\n" % at, name)
+    world.start()
+    assert sorted(world.settle())[3:] == [b"app", b"more 0", b"more 1", b"more 2"]
+    assert world.stats()["begun"] == 0
+
+
 def test_start_at_the_end_only_for_what_was_there_first(tmp_path: Path) -> None:
     world = World(tmp_path, "*.log", start="end")
     world.add(b"old\nunfinished")
