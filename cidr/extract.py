@@ -174,7 +174,7 @@ def documents_of(records: Sequence[bytes]) -> list[Any]:
     for record in records:
         try:
             found.append(decode(record))
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):  # msgspec: not JSON, not UTF-8, nested too deep
             found.append(None)
     return found
 

@@ -297,6 +297,14 @@ def test_events_from_json(tmp_path: Path) -> None:
     assert counted(tmp_path / "store", "bytes") == {"192.0.2.1": 21}
 
 
+@pytest.mark.parametrize("hostile", [b'{"ip": "\xff"}', b'{"\xff": 1}', b"[" * 100_000, b'{"ip":' * 5_000])
+def test_a_record_that_only_looks_like_json_is_passed_over(tmp_path: Path, hostile: bytes) -> None:
+    """Whoever may log chooses its bytes: they must not stop the counting, now and at every start after."""
+    append(tmp_path, [b'{"ip": "192.0.2.1"}', hostile, b'{"ip": "192.0.2.2"}'])
+    drained(config(tmp_path, rules="[[as_logger.extract]]\nlog = 'mainlog'\nseries = 'seen'\njson = 'ip'\n"))
+    assert counted(tmp_path / "store", "seen") == {"192.0.2.1": 1, "192.0.2.2": 1}
+
+
 def test_only_the_series_that_are_wanted(tmp_path: Path) -> None:
     settings = config(tmp_path, 'series_include = ["spa", "^virus$"]').__class__
     old = {"series_include": ("spa", "^virus$"), "series_exclude": ("spam",)}

@@ -175,6 +175,8 @@ def test_a_query_that_is_only_unexpected_is_told_in_words(served):
         ("GET", "/v1/query?q=show+available&format=xml", None, 400),
         ("POST", "/v1/query", b"not json", 400),
         ("POST", "/v1/query", b'{"query": 5}', 400),
+        ("POST", "/v1/query", b'{"query": "\xff"}', 400),
+        ("POST", "/v1/query", b'{"query": ' + b"[" * 100_000, 400),
         ("POST", "/v1/query", b'{"query": "show available", "more": 1}', 400),
         ("POST", "/v1/query", b'{"query": "' + b"x" * (2 << 20), 413),
         ("GET", "/v1/query?q=" + "x" * 20000, None, 413),
