@@ -10,9 +10,11 @@ from pathlib import Path
 import lmdb
 import pytest
 
+import jlogd
 from cidr import receipts
 from cidr.errors import SegmentDamaged
 from jlogd.errors import FormatError
+from jlogd.journal.spool import read_identity
 from jlogd.manager import orders
 from jlogd.manager.ledger import LmdbLedger
 
@@ -42,3 +44,14 @@ def test_a_ledger_says_that_it_cannot_be_read(tmp_path: Path) -> None:
             ledger.file("/a")
     finally:
         ledger.close()
+
+
+@pytest.mark.parametrize("bytes_there", [b'{"host": "\xff"}', b"[" * 100_000, b'{"a":' * 100_000])
+def test_the_identities_of_a_spool_and_a_log_are_damaged(tmp_path: Path, bytes_there: bytes) -> None:
+    jlogd.create(tmp_path / "log")
+    (tmp_path / "log" / "log.json").write_bytes(bytes_there)
+    with pytest.raises(FormatError, match=r"log\.json cannot be"):
+        jlogd.open(tmp_path / "log")
+    (tmp_path / ".spool.json").write_bytes(bytes_there)
+    with pytest.raises(FormatError, match="identity of the spool cannot be read"):
+        read_identity(tmp_path)

@@ -102,7 +102,7 @@ def read_meta(disk: Disk, layout: Layout) -> Meta:
         raise LogNotFound(_no_log(disk, layout.root)) from None
     try:
         meta = msgspec.json.decode(data, type=Meta)
-    except ValueError as error:  # not JSON, not UTF-8, or not these fields
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested too deep, or not these fields
         raise FormatError(f"log.json cannot be read ({error})", str(layout.meta)) from error
     except UsageError as error:
         raise FormatError(f"log.json cannot be used ({error})", str(layout.meta)) from error

@@ -145,8 +145,11 @@ class Texts:
     def _carry_out(self) -> None:
         """The thread of the orders."""
         while not self._ended.wait(ORDERS_SECONDS):
-            for path, order in orders.given(self._directory):
-                pull = self._pulls.get(order.log) if isinstance(order, orders.Resume) else None
-                if pull is not None and pull.stopped:
-                    pull.resume()
-                    orders.done(path)
+            try:
+                for path, order in orders.given(self._directory):
+                    pull = self._pulls.get(order.log) if isinstance(order, orders.Resume) else None
+                    if pull is not None and pull.stopped:
+                        pull.resume()
+                        orders.done(path)
+            except Exception:  # the next order is to be heard whatever became of this one
+                _log.exception("in the thread of the orders")
