@@ -44,7 +44,7 @@ from vip.actions import (
 )
 from vip.checks import Checks
 from vip.clock import boot_ns, ns, wall_seconds
-from vip.config import Settings, load
+from vip.config import Settings
 from vip.errors import NameTaken, NotAllowed
 from vip.farewell import say
 from vip.hands import Hands
@@ -70,7 +70,7 @@ from vip.metrics import registry_of
 from vip.node import Identity, Node
 from vip.places import addresses_of, blocks_down, interfaces_of, place
 from vip.records import GoneRecord, Keys, SessionRecord
-from vip.reload import check_reload
+from vip.reload import check_reload, load_again
 from vip.report import problems, stat, why_not
 from vip.session import FAILURE_ENDED, GUARD_ENDED, Session
 from vip.stores import farewell_of, opener
@@ -222,7 +222,7 @@ class Daemon:
         if path is None:
             return
         try:
-            new = load(path)
+            new = load_again(path)
             self._refuse_own_addresses(new)
             check_reload(self.settings, new, path)
             self.kernel.set_interfaces({*interfaces_of(self.settings), *interfaces_of(new)})
