@@ -78,6 +78,7 @@ class Holdings:
     _situation: Situation | None = None
     _must_plan: bool = True
     _may_plan: bool = False
+    _plan_done: bool = False
     _planned: int = 0
     _open: set[str] = field(default_factory=set)  # bundles that the plan gives to another node, and that have not come
     _wanted: list[Bundle] = field(default_factory=list)  # what the plan gives to this node
@@ -119,7 +120,7 @@ class Holdings:
                 self._must_plan = True
             elif bundle.name in self._open:
                 self._open.discard(bundle.name)
-                self._must_plan |= not self._open
+                self._plan_done |= not self._open
         self._may_plan = self.dirty = True
 
     def plan_again(self) -> None:
@@ -279,6 +280,9 @@ class Holdings:
             self._must_plan |= now >= self._planned + PLAN_AGAIN_NS
         if self._must_plan or situation != self._situation:
             self._make_plan(now, situation)
+        elif self._plan_done:
+            # What came last is carried out first: a plan of thousands takes as long as putting hundreds up.
+            self._plan_done, self._must_plan, self._due = False, True, now
         self.view.forget_holds(now)
         self._release_strangers()
         claims: list[list[str]] = []
@@ -299,7 +303,7 @@ class Holdings:
 
     def _make_plan(self, now: int, situation: Situation) -> None:
         self._situation, self._planned = situation, now
-        self._must_plan = self._may_plan = False
+        self._must_plan = self._may_plan = self._plan_done = False
         self.wishes = wishes_of(self.plan, self.view, situation)
         self._wanted = [bundle for bundle in self.plan.bundles if self.wishes[bundle.name].node == self.node]
         self._open = {name for name, wish in self.wishes.items() if wish.kind in ("take", "move", "shift")}

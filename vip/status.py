@@ -204,7 +204,7 @@ def is_new(plan: Plan, view: View) -> bool:
 
 def holds_of(plan: Plan, view: View, wall: float) -> list[Move]:
     """What operators hold somewhere for a time."""
-    owners = owners_of(plan.bundles, view)
+    owners = owners_of(plan, view)
     found = []
     for bundle in plan.bundles:
         pin = hold_of(view, bundle.name, wall)
@@ -256,5 +256,5 @@ def _wishes(
     frozen: dict[str, str],
     lost: str = "",
 ) -> dict[str, Wish]:
-    owners = {name: node for name, node in owners_of(plan.bundles, view).items() if node != lost}
+    owners = {name: node for name, node in owners_of(plan, view).items() if node != lost}
     return assign(plan.bundles, members, owners, pins, plan.limits, frozen)
