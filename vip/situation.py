@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vip.assign import Limits, Member, Wish, assign, mature_after
+from vip.assign import Limits, Wish, assign
 from vip.config import Settings
+from vip.fitness import Member, mature_after
 from vip.units import (
     Bundle,
     Definition,

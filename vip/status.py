@@ -21,8 +21,9 @@ from types import MappingProxyType
 import msgspec
 
 from vip.addresses import in_order
-from vip.assign import Member, Wish, assign
+from vip.assign import Wish, assign
 from vip.clock import seconds, wall_text
+from vip.fitness import Member
 from vip.records import PinRecord, end_of
 from vip.situation import BROKEN, Plan, owners_of, situation_of, unsafe_groups
 from vip.view import View

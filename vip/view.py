@@ -153,12 +153,12 @@ class View:
         return own.record.node
 
     def live_owners(self) -> dict[str, str]:
-        """The same for every address that has one."""
+        """The same for every address that has one. Asked by other threads too: what goes meanwhile is left out."""
         return {
             address: node
             for node, seen in self.sessions.items()
             for address in self.owned_by(node)
-            if self.owns[address].record.session == seen.revision
+            if (own := self.owns.get(address)) is not None and own.record.session == seen.revision
         }
 
     def free_at(self, address: str) -> int:
