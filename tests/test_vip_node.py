@@ -140,7 +140,7 @@ def test_what_was_claimed_last_is_put_up_before_a_new_plan_is_made(monkeypatch: 
         seen.append("plan")
         return wishes_of(*facts)
 
-    monkeypatch.setattr("vip.holdings.wishes_of", planned)
+    monkeypatch.setattr("vip.wishes.wishes_of", planned)
     driver = Driver()
     while not driver.present:
         seen += ["take" for action in driver.step() if isinstance(action, Take)]
