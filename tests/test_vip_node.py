@@ -14,7 +14,8 @@ from vip.actions import Action, Announce, Changed, Commit, Look, Remove, RemoveA
 from vip.assign import Wish
 from vip.clock import MILLISECOND, SECOND
 from vip.kernel.interface import Floating, Present
-from vip.node import Identity, Node
+from vip.node import Node
+from vip.places import Identity
 from vip.records import DrainRecord, GoneRecord, Keys, OwnRecord, PinRecord, SessionRecord, decode, encode
 from vip.situation import wishes_of
 from vip.timing import Timing

@@ -21,6 +21,9 @@ from vip.view import View
 COMMIT_ADDRESSES_MAX = 115
 FORMER_OWNERS_MAX = 10
 COMMIT_RETRY_NS = SECOND // 10
+# Claims on their way at once. Once some failed they are small, for long after: a thousand of one address each would be
+# sent, where the first few that succeed show that they can be large again.
+UNDER_WAY_MAX = 32
 
 
 def claim(view: View, session: int, deeds: Mapping[str, bytes], former: Iterable[str]) -> Txn:
@@ -55,11 +58,13 @@ class Claims:
     _again: dict[str, int] = field(default_factory=dict)  # address -> not before; 0 while its claim is on its way
     _granted: dict[str, int] = field(default_factory=dict)  # address -> revision of its claim
     _size: int = COMMIT_ADDRESSES_MAX
+    _under_way: int = 0
 
     def clear(self) -> None:
         """The session is lost."""
         self._again.clear()
         self._granted.clear()
+        self._under_way = 0
 
     def possible(self, addresses: Iterable[str], told: int) -> int | None:
         """From when on these can be claimed together; None while that is on its way. `told`: how far the stream is."""
@@ -74,7 +79,8 @@ class Claims:
     def portions(
         self, units: Iterable[list[str]], former: Callable[[str], str]
     ) -> Iterator[tuple[list[str], set[str]]]:
-        """Whole units, as many together as go into one transaction; and who owned them before."""
+        """Whole units, as many together as go into one transaction, and who owned them before; each to be `sent`.
+        What is more than may be under way is left for when some of it was answered."""
         part: list[str] = []
         before: set[str] = set()
         for addresses in units:
@@ -83,17 +89,21 @@ class Claims:
             if part and (full or len(before | owners) > FORMER_OWNERS_MAX):
                 yield part, before
                 part, before = [], set()
+            if self._under_way >= UNDER_WAY_MAX:
+                return
             part += addresses
             before |= owners
         if part:
             yield part, before
 
     def sent(self, addresses: Iterable[str]) -> None:
+        self._under_way += 1
         self._again.update(dict.fromkeys(addresses, 0))
 
     def answered(self, now: int, addresses: Iterable[str], result: TxnResult | None) -> None:
         """What became of a claim; None: that is not known."""
         granted = result is not None and result.succeeded
+        self._under_way = max(self._under_way - 1, 0)  # one of a session that was lost may be answered late
         # Addresses of others may have been in it: smaller ones fail less together.
         self._size = min(max(self._size * 2 if granted else self._size // 4, 1), COMMIT_ADDRESSES_MAX)
         for address in addresses:
