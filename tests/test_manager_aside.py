@@ -28,7 +28,7 @@ from jlogd.manager.verify import verify
 
 SMALL = FileOptions(open_files_max=2)
 SHARED = f"{ROOT}/%Y/%m%d/%{{log}}"
-LATER = 2e9  # seconds since 1970, later than any clock of these tests
+LATER = 1e12  # seconds since 1970, later than any clock of these tests
 
 
 def nodes(rng: random.Random, size: int = 5) -> list[Node]:
