@@ -9,10 +9,12 @@ import getpass
 import ipaddress
 import os
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+from cluster.errors import StoreUnavailable
 from cluster.types import Delete, Operation, Store, Txn
 from jlogd.cli.hints import near
 from jlogd.errors import ConfigError, UsageError
@@ -22,13 +24,17 @@ from vip.errors import NotFound
 from vip.records import Keys
 from vip.situation import Plan
 from vip.stores import opener
+from vip.timing import PROFILES
 from vip.units import Bundle
 from vip.view import View
 
 # Where a configuration is looked for when none is named, the first that is there.
 PLACES = (Path("vip.toml"), Path("/etc/vip/vip.toml"))
+# Seconds that one member may take.
 WITHIN = 5.0
 NAMES_TOLD_MAX = 10
+
+T = TypeVar("T")
 
 
 def find_config(path: Path | None) -> Path:
@@ -54,11 +60,24 @@ class Cluster:
     def read(self) -> None:
         """Read everything (again)."""
         self.view = View(self.keys, "", 0)
-        self.view.sync(boot_ns(), self.store.read(self.keys.prefix, within=WITHIN))
+        self.view.sync(boot_ns(), self._any_member(lambda: self.store.read(self.keys.prefix, within=WITHIN)))
         self.wall = wall_seconds()
 
     def commit(self, *operations: Operation) -> None:
-        self.store.commit(Txn((), operations), within=WITHIN)
+        """Write, whatever stood there before: so it may be written again by another member when no answer came."""
+        self._any_member(lambda: self.store.commit(Txn((), operations), within=WITHIN))
+
+    def _any_member(self, ask: Callable[[], T]) -> T:
+        """The answer of the first member that gives one; a store goes on to the next by itself."""
+        if self.settings.store != "etcd":
+            return ask()
+        failures = []
+        for _ in self.settings.etcd:
+            try:
+                return ask()
+            except StoreUnavailable as error:
+                failures.append(str(error))
+        raise StoreUnavailable(f"no member of etcd answers: {'; '.join(failures)}; {_without_store(self.settings)}")
 
     def node(self, name: str) -> str:
         """The name of a node that lives. Raises NotFound."""
@@ -101,6 +120,16 @@ class Cluster:
 
     def drop(self, key: str) -> None:
         self.commit(Delete(key))
+
+
+def _without_store(settings: Settings) -> str:
+    """What becomes of addresses when nobody reaches the store, and what can be asked then."""
+    window = float(settings.window) or PROFILES[settings.timing][1]
+    ask = f": curl http://{settings.http}/healthz, or vip history" if settings.http else ""
+    return (
+        f"a node that reaches none either lets go of its addresses {window:g} s after its last heartbeat, and takes"
+        f" them up again when it does; its daemon can be asked all the same{ask}"
+    )
 
 
 def _address(word: str) -> str:
