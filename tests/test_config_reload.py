@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 from config_support import FULL
 
-from jlogd.daemon.config import (
-    LogConfig,
-    parse,
-)
+from jlogd.daemon.config import LogConfig
+from jlogd.daemon.config_file import parse
 from jlogd.daemon.reload import NEEDS_RESTART, Change, reload_plan
 
 

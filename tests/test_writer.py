@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 import jlogd
 from jlogd.errors import Closed, JlogError, LogFailed, LogFull, ProducerGap, TooLarge, UsageError
-from jlogd.journal.batch import RECORD_BYTES_MAX, Batch, encode
+from jlogd.journal.batch import RECORD_BYTES_MAX, Batch, Gap, encode
 from jlogd.journal.disk import PosixFile
 from jlogd.journal.journal import Journal
 from jlogd.journal.producers import Producers
 from jlogd.journal.types import Caps, Receipt
+from jlogd.subscriber.subscriber import Subscriber, close_abandoned
 from jlogd.writer import writer as writer_module
 from jlogd.writer.sink import Done
 from jlogd.writer.writer import Writer
@@ -362,6 +363,37 @@ def test_a_log_made_anew_in_the_same_place_is_not_written_by_mistake(spool: Path
             writer.close()
     with jlogd.open(spool / "log") as again:
         assert again.stat().next == 1
+
+
+def test_a_name_that_is_being_given_up_is_waited_for() -> None:
+    """The thread that closes what was dropped may be in the midst of it when the name is asked for again."""
+    order: list[str] = []
+    closing, go_on = threading.Event(), threading.Event()
+
+    class Feed:
+        def fetch(self, max_bytes: int, timeout: float) -> list[Batch | Gap]:
+            return []
+
+        def checkpoint(self, sequence: int) -> None:
+            return
+
+        def close(self) -> None:
+            closing.set()
+            assert go_on.wait(30)
+            order.append("given up")
+
+    def ask_again() -> None:
+        close_abandoned()
+        order.append("asked again")
+
+    Subscriber(Feed())  # and dropped
+    assert closing.wait(30)
+    asking = threading.Thread(target=ask_again)
+    asking.start()
+    asking.join(0.1)  # it would be over by then
+    go_on.set()
+    asking.join(30)
+    assert order == ["given up", "asked again"]
 
 
 def test_a_subscriber_that_was_dropped_gives_its_name_up(spool: Path) -> None:

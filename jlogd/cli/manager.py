@@ -226,7 +226,7 @@ def _ledger(path: Path | None, text: bool) -> Path:
 
 
 def _load(path: Path | None) -> Config:
-    from jlogd.daemon.config import load
+    from jlogd.daemon.config_file import load
 
     chosen = path or next((one for one in CONFIGS if one.exists()), None)
     if chosen is None:

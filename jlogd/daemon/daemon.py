@@ -21,7 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from jlogd.daemon.config import Config, load, open_to_anyone
+from jlogd.daemon.config import Config, open_to_anyone
+from jlogd.daemon.config_file import load
 from jlogd.daemon.defaults import DEFAULT_ORIGIN, default_config, paste_lines
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.inputs import Inputs

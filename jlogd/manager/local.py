@@ -12,14 +12,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from jlogd.errors import JlogError, SubscriberExists
-from jlogd.journal.batch import Batch, Gap
+from jlogd.journal.batch import Batch
 from jlogd.journal.journal import Journal
 from jlogd.journal.subscribers import Hold
+from jlogd.manager.follow import unseen
 from jlogd.manager.ledger import SourceState
-from jlogd.manager.parcel import PASSED, Item, Mark, Parcel, Source, mark_line
+from jlogd.manager.parcel import Mark, Parcel, Source, mark_line
 
 _log = logging.getLogger("jlogd.manager")
 
@@ -146,9 +147,10 @@ class LocalPull:
         if not found:
             journal.wait(hold.cursor.next, WAIT_SECONDS)
             return mark
-        items = self._items(found)
+        items = unseen(found, self._next)
         if not items:
             return mark
+        self._next = items[-1].next
         restart = None
         if mark:
             restart = self._state.restarts if self._state is not None else None
@@ -158,18 +160,6 @@ class LocalPull:
             self._held += size
         self._put(Parcel(self.source, journal.uuid, items, size, restart))
         return ""
-
-    def _items(self, found: Sequence[Batch | Gap]) -> list[Item]:
-        items: list[Item] = []
-        for item in found:
-            expected = item.first if self._next is None else self._next
-            if item.next <= expected:
-                continue
-            if item.first > expected:
-                items.append(Gap(expected, item.first - 1, PASSED))
-            items.append(item)
-            self._next = item.next
-        return items
 
     def _checkpoint(self, hold: Hold) -> None:
         with self._changed:

@@ -22,8 +22,9 @@ from typing import Literal, Protocol
 from jlogd.errors import FormatError, LogNotFound, SubscriberExists
 from jlogd.journal.batch import Batch, Gap, decode, decode_header
 from jlogd.journal.types import LogStat
+from jlogd.manager.follow import unseen
 from jlogd.manager.ledger import SourceState
-from jlogd.manager.parcel import PASSED, Item, Mark, Parcel, Source, mark_line
+from jlogd.manager.parcel import Mark, Parcel, Source, mark_line
 from jlogd.wire import messages
 from jlogd.wire.messages import FromDaemon
 
@@ -337,33 +338,19 @@ class Pull:
 
     def _deliver(self, message: messages.Delivery, batches: memoryview | None) -> None:
         try:
-            items = self._items(message, batches)
+            items = unseen(_arrived(message, batches), self.next)
         except FormatError as error:
             return self._session.broken(f"a delivery was damaged on the way: {error}")
         if not items:
             self._give_back(message.cost)
             return
+        self.next = items[-1].next
         restart = None
         if self._mark:
             restart = self.state.restarts if self.state else None
             items.insert(0, Mark(items[0].first, self._mark))
             self._mark, self._decided = "", None
         self._session.put(Parcel(self.source, self._uuid, items, message.cost, restart, self._sub))
-
-    def _items(self, message: messages.Delivery, batches: memoryview | None) -> list[Item]:
-        """What is new in a delivery, holes filled by gaps that say so."""
-        items: list[Item] = []
-        for item in _arrived(message, batches):
-            expected = item.first if self.next is None else self.next
-            if item.next <= expected:
-                continue
-            if item.first > expected:
-                items.append(Gap(expected, item.first - 1, PASSED))
-            elif item.first < expected:
-                item = item.since(expected) if isinstance(item, Batch) else Gap(expected, item.last, item.reason)
-            items.append(item)
-            self.next = item.next
-        return items
 
     def committed(self, parcel: Parcel, state: SourceState) -> None:
         """A parcel is in the ledger."""
