@@ -262,7 +262,7 @@ def ask_manager(url: str, config: Path | None = None) -> ManagerStatus:
         reason = getattr(error, "reason", error)
         command = f"jlogd manager --config {shlex.quote(str(config))}" if config else "jlogd manager"
         raise RemoteError(f"no manager answers at {url}: {reason}; is it running? start it: {command}") from None
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise RemoteError(f"what answers at {url} is no manager of this version: {error}") from None
 
 

@@ -264,7 +264,7 @@ class LmdbLedger:
     def _decode(self, data: bytes, kind: type[Any]) -> Any:
         try:
             return msgspec.msgpack.decode(data, type=kind)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise FormatError(
                 f"the ledger holds what this version cannot read ({error})", str(self.directory)
             ) from None

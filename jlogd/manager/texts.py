@@ -149,11 +149,21 @@ class Texts:
     def _carry_out(self) -> None:
         """The thread of the orders."""
         while not self._ended.wait(ORDERS_SECONDS):
-            for path, order in orders.given(self._directory):
-                pull = self._pulls.get(order.log) if isinstance(order, orders.Resume) else None
-                if pull is not None and pull.stopped:
-                    pull.resume()
-                    orders.done(path)
-                elif pull is not None and pull.streaming:  # it is not kept for another time
-                    _log.warning("%s goes on by itself: the order to resume it is dropped", pull.source)
-                    orders.done(path)
+            try:
+                for path, order in orders.given(self._directory):
+                    if self._obeyed(order):
+                        orders.done(path)
+            except Exception:  # the next order is to be heard whatever became of this one
+                _log.exception("in the thread of the orders")
+
+    def _obeyed(self, order: orders.Order) -> bool:
+        """Whether there is nothing more to do for an order; it is not kept for another time."""
+        pull = self._pulls.get(order.log) if isinstance(order, orders.Resume) else None
+        if pull is None:
+            return False
+        if pull.stopped:
+            pull.resume()
+            return True
+        if pull.streaming:
+            _log.warning("%s goes on by itself: the order to resume it is dropped", pull.source)
+        return pull.streaming

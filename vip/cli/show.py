@@ -46,7 +46,8 @@ def show_command(
     """Show who has which address, since when, and why.
 
     The answer is read from the store. The exit code is 1 when an address has no owner, or is SILENT, BLOCKED or
-    BROKEN. A node whose last heartbeat is old is listened to first, for as long as others would wait to take over.
+    BROKEN, and when there is no such address, group or node. A node whose last heartbeat is old is listened to first,
+    for as long as others would wait to take over.
 
     \b
     Examples:
@@ -55,10 +56,11 @@ def show_command(
       vip show --nodes --watch
     """
     with opened(config) as cluster:
+        wanted = [cluster.asked(word) for word in words]
         listener = Listener()
         while True:
             silent = _silent(cluster, listener)
-            rows = _wanted(addresses_of(cluster.plan, cluster.view, cluster.wall, silent), words)
+            rows = _wanted(addresses_of(cluster.plan, cluster.view, cluster.wall, silent), wanted)
             nodes = nodes_of(cluster.plan, cluster.view, boot_ns(), cluster.wall, silent)
             if watch and sys.stdout.isatty():
                 click.clear()
@@ -78,9 +80,9 @@ def _silent(cluster: Cluster, listener: Listener) -> dict[str, str]:
     return listen(listener, look)
 
 
-def _wanted(rows: Sequence[AddressStatus], words: Sequence[str]) -> list[AddressStatus]:
-    wanted = set(words)
-    return [row for row in rows if not wanted or wanted & {row.address, row.group, row.owner}]
+def _wanted(rows: Sequence[AddressStatus], wanted: Sequence[str]) -> list[AddressStatus]:
+    words = set(wanted)
+    return [row for row in rows if not words or words & {row.address, row.group, row.owner}]
 
 
 def _print(
@@ -102,11 +104,14 @@ def _print(
         counts = Counter((row.state, row.owner or "nobody") for row in rows)
         show(table(("STATE", "OWNER", "ADDRESSES"), [(s, o, str(c)) for (s, o), c in sorted(counts.items())], left=2))
         rows = [row for row in rows if row.state != "owned"][:ROWS_MAX]
-        if rows:
-            say("")
-    if rows:
-        columns = ("ADDRESS", "GROUP", "STATE", "OWNER", "SINCE", "WHY")
-        show(table(columns, [_row(row, cluster.wall) for row in rows], left=4))
+        if not rows:
+            return
+        say("")
+    if not rows:
+        say("there are no addresses to show")
+        return
+    columns = ("ADDRESS", "GROUP", "STATE", "OWNER", "SINCE", "WHY")
+    show(table(columns, [_row(row, cluster.wall) for row in rows], left=4))
 
 
 def _row(row: AddressStatus, wall: float) -> tuple[str, ...]:
