@@ -15,6 +15,7 @@ from ports import free_ports
 import jlogd
 from jlogd.errors import LogInUse
 from jlogd.journal.types import Caps, Settings
+from jlogd.manager import orders
 from jlogd.manager.config import ManagedNode, PullRule
 from jlogd.manager.manager import Manager
 from jlogd.manager.status import is_drained
@@ -170,6 +171,19 @@ def test_a_resume_may_say_where(tmp_path: Path) -> None:
         manager.hub.resume("n0", LOG, 12)
         until(lambda: found.text().endswith(b"c\n"), "it goes on")
         assert found.text().splitlines()[21:] == [b"b", b"c"]
+
+
+def test_an_order_to_resume_is_not_kept_for_another_time(tmp_path: Path) -> None:
+    """It was given when the manager was away, say; what stops the pull one day is for a person to look at."""
+    with cluster(tmp_path) as found:
+        append(found.nodes[0], *numbered(0, 10))
+        manager = found.begin()
+        found.until_lines(10)
+        path = orders.give(manager.ledger.directory, orders.Resume("n0", LOG))
+        until(lambda: not path.exists(), "it is dropped")
+        append(found.nodes[0], b"and more")
+        until(lambda: found.text().endswith(b"and more\n"), "it goes on")
+        assert b"by decision" not in found.text()
 
 
 def test_a_log_made_anew_begins_anew_and_a_mark_says_so(tmp_path: Path) -> None:

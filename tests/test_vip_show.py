@@ -12,11 +12,12 @@ import pytest
 
 from cluster.solo import SoloStore
 from cluster.types import Put, Txn
-from vip.assign import OWNERLESS, Member, assign
+from vip.assign import OWNERLESS, assign
 from vip.cli.main import cli
 from vip.cli.show import folded
 from vip.clock import ns
 from vip.config import parse
+from vip.fitness import Member
 from vip.kernel import linux
 from vip.kernel.errors import KernelError
 from vip.records import Keys, OwnRecord, SessionRecord, encode

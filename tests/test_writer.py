@@ -21,9 +21,14 @@ from jlogd.journal.journal import Journal
 from jlogd.journal.producers import Producers
 from jlogd.journal.types import Caps, Receipt
 from jlogd.subscriber.subscriber import Subscriber, close_abandoned
+from jlogd.writer import committer as committer_module
 from jlogd.writer import writer as writer_module
+from jlogd.writer.committer import Committer
 from jlogd.writer.sink import Done
 from jlogd.writer.writer import Writer
+
+# What takes longer hangs.
+SECONDS_MAX = 30.0
 
 
 class FullSink:
@@ -410,3 +415,24 @@ def test_a_subscriber_that_was_dropped_gives_its_name_up(spool: Path) -> None:
             assert [record for batch in subscriber.fetch() for record in batch] == [b"x"]
         with pytest.raises(Closed):
             subscriber.fetch()
+
+
+def test_a_defect_while_a_log_is_looked_after_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that looks after a log is the one that commits: were it gone, appends would wait for ever."""
+    monkeypatch.setattr(committer_module, "MAINTAIN_SECONDS", 0.01)
+    jlogd.create(tmp_path / "log")
+    met = threading.Event()
+
+    def maintain(_: Journal) -> None:
+        met.set()
+        raise RecursionError("a defect")
+
+    monkeypatch.setattr(Journal, "maintain", maintain)
+    with Journal.open(tmp_path / "log") as journal:
+        committer = Committer(journal)
+        assert met.wait(SECONDS_MAX)
+        answered: list[object] = []
+        heard = threading.Event()
+        committer.submit(encode([b"x"]), lambda outcome: (answered.append(outcome), heard.set())[1])
+        assert heard.wait(SECONDS_MAX) and answered == [Receipt(1, 1)]
+        committer.close()

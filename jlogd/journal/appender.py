@@ -76,7 +76,7 @@ class Appender:
                 with self._locked():
                     outcomes = self._commit_or_refuse(batches)
             except OSError as error:
-                outcomes = [LockUnavailable(f"cannot lock {self._view.layout.root}: {error}")] * len(batches)
+                outcomes = [self._unlocked(error)] * len(batches)
             except JlogError as error:
                 outcomes = [error] * len(batches)
             except BaseException:
@@ -150,6 +150,11 @@ class Appender:
 
     def _locked(self) -> _Held:
         return _Held(self._view.disk.lock(self._view.layout.append_lock))
+
+    def _unlocked(self, error: OSError) -> JlogError:
+        """What is told where the lock cannot even be asked for. Nothing was begun, and the next commit asks again."""
+        root = self._view.layout.root
+        return _full(root, error) or LockUnavailable(f"cannot lock {root}: {error}")
 
     def _write_again(self) -> None:
         """A sync of what was acknowledged before it failed. It is read back and written into a new segment, once."""

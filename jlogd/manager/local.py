@@ -44,11 +44,13 @@ class LocalPull:
         self.source = source
         self.error = ""
         self.stopped = False  # a person must decide
+        self.streaming = False  # it is the log that was written before, or goes on as a person decided
         self._journal = journal
         self._put = put
         self._state = state
         self._next = state.next if state is not None else None
         self._decided = False
+        self._restarts = 0  # how often it had begun anew when it was compared
         self._held = 0
         self._reread = False
         self._changed = threading.Condition()
@@ -124,13 +126,14 @@ class LocalPull:
                 hold.seek(self._next)
             if mark or self._next is None:
                 self._next = hold.cursor.next
-            self.error, self.stopped = "", False
+            self.error, self.stopped, self.streaming = "", False, True
             while not self._ending.is_set() and not self._reread:
                 mark = self._turn(journal, hold, mark)
             if self._ending.is_set():
                 self._wait_until_written()
             self._checkpoint(hold)
         finally:
+            self.streaming = False
             hold.release()
         with self._changed:
             if self._reread:
@@ -153,7 +156,7 @@ class LocalPull:
         self._next = items[-1].next
         restart = None
         if mark:
-            restart = self._state.restarts if self._state is not None else None
+            restart = self._restarts
             items.insert(0, Mark(items[0].first, mark))
         size = sum(item.size for item in items if isinstance(item, Batch))
         with self._changed:
@@ -181,6 +184,7 @@ class LocalPull:
             state, decided, self._decided = self._state, self._decided, False
         if state is None:
             return ""
+        self._restarts = state.restarts  # of this state: what was handed over may be committed before the mark is
         if state.uuid != journal.uuid:
             _log.warning("%s is another log than was written before: it begins anew", self.source)
             ended = f"the one before, {state.uuid}, ended at record {state.next - 1}"
