@@ -1,17 +1,22 @@
-"""What vip says, in which words: `vip show` and `vip plan` from a store that stands still, and a second daemon."""
+"""What vip says, in which words: `vip show` and `vip plan` from a store that stands still, a daemon to a second one."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from ports import free_ports
 
 from cluster.solo import SoloStore
 from cluster.types import Put, Txn
+from jlogd.errors import CannotListen
 from vip.assign import OWNERLESS, assign
 from vip.cli.main import cli
 from vip.cli.show import folded
@@ -20,6 +25,7 @@ from vip.config import parse
 from vip.fitness import Member
 from vip.kernel import linux
 from vip.kernel.errors import KernelError
+from vip.process import server_of
 from vip.records import Keys, OwnRecord, SessionRecord, encode
 from vip.units import bundles_of, units_of
 
@@ -130,3 +136,24 @@ def test_a_second_daemon_says_at_once_what_it_waits_for(
     assert [record.getMessage() for record in caplog.records] == [
         "another vip daemon, or the guard of the last one, is still here: waiting for its end"
     ]
+
+
+def test_the_page_of_a_daemon_is_that_of_vip_and_a_port_that_is_taken_names_its_setting() -> None:
+    (port,) = free_ports(1)
+    daemon = cast(Any, SimpleNamespace(settings=SimpleNamespace(http=f"127.0.0.1:{port}")))
+    server = server_of(daemon)
+    assert server is not None
+    try:
+        with pytest.raises(
+            CannotListen, match=r"^vip\.http: cannot listen on .*; set another port in \[vip\] http"
+        ) as told:
+            server_of(daemon)
+        answer = server.answer("/", "", "")
+    finally:
+        server.close()
+    assert "another jlogd or vip" in str(told.value)
+    assert answer is not None
+    page = answer[2].decode()
+    assert "<title>vip</title>" in page and "jlogd" not in page and "records" not in page
+    assert re.findall('href="(.*?)"', page) == ["/stat", "/metrics", "/healthz", "/readyz"]
+    assert server_of(cast(Any, SimpleNamespace(settings=SimpleNamespace(http="")))) is None
