@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import sys
 import time
@@ -36,7 +37,9 @@ HISTORY_SECONDS_MAX = 5.0
 @click.command("show")
 @click.argument("words", metavar="[ADDRESS|GROUP|NODE]...", nargs=-1)
 @click.option("--nodes", "only_nodes", is_flag=True, help="Only the nodes.")
-@click.option("--all", "every", is_flag=True, help=f"Every address, even when there are more than {ROWS_MAX}.")
+@click.option(
+    "--all", "every", is_flag=True, help=f"Every address by itself, even when there are more than {ROWS_MAX}."
+)
 @click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
 @json_option
 @config_option
@@ -47,7 +50,7 @@ def show_command(
 
     The answer is read from the store. The exit code is 1 when an address has no owner, or is SILENT, BLOCKED or
     BROKEN, and when there is no such address, group or node. A node whose last heartbeat is old is listened to first,
-    for as long as others would wait to take over.
+    for as long as others would wait to take over. Addresses that follow each other and are alike are one line.
 
     \b
     Examples:
@@ -111,7 +114,23 @@ def _print(
         say("there are no addresses to show")
         return
     columns = ("ADDRESS", "GROUP", "STATE", "OWNER", "SINCE", "WHY")
-    show(table(columns, [_row(row, cluster.wall) for row in rows], left=4))
+    lines = [_row(row, cluster.wall) for row in rows]
+    show(table(columns, lines if every else folded(lines), left=4))
+
+
+def folded(lines: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Lines that follow each other and differ in nothing but the address, one higher each time, as one with a range."""
+    found: list[tuple[str, ...]] = []
+    next_one = (0, 0)
+    for line in lines:
+        address = ipaddress.ip_address(line[0])
+        here = address.version, int(address)
+        if found and line[1:] == found[-1][1:] and here == next_one:
+            found[-1] = (f"{found[-1][0].partition('-')[0]}-{line[0]}", *line[1:])
+        else:
+            found.append(line)
+        next_one = address.version, int(address) + 1
+    return found
 
 
 def _row(row: AddressStatus, wall: float) -> tuple[str, ...]:
