@@ -189,6 +189,8 @@ def test_a_query_that_is_only_unexpected_is_told_in_words(served):
         ("GET", "/v1/query?q=show+available&format=xml", None, 400),
         ("POST", "/v1/query", b"not json", 400),
         ("POST", "/v1/query", b'{"query": 5}', 400),
+        ("POST", "/v1/query", b'{"query": "\xff"}', 400),
+        ("POST", "/v1/query", b'{"query": ' + b"[" * 100_000, 400),
         ("POST", "/v1/query", b'{"query": "show available", "more": 1}', 400),
         ("POST", "/v1/query", b'{"query": "' + b"x" * (2 << 20), 413),
         ("GET", "/v1/query?q=" + "x" * 20000, None, 413),
@@ -466,22 +468,24 @@ def test_the_client_bears_a_server_that_is_none():
 
 def test_maintain_runs_again_and_again_and_survives_failures(capsys):
     runs = threading.Semaphore(0)
-    failing = [True]
+    failures: list[Exception] = [OverflowError("date value out of range"), JlogError("the disk is full")]
 
     def work() -> None:
         runs.release()
-        if failing.pop() if failing else False:
-            raise JlogError("the disk is full")
+        if failures:
+            raise failures.pop()
 
     metrics = Metrics(Model(VECTORS), Desk(1, 1, 1))
     schedule = Schedule(work, 0.01, metrics)
     schedule.start()
-    for _ in range(3):
+    for _ in range(4):
         assert runs.acquire(timeout=SECONDS_MAX)
     schedule.stop()
     page = metrics.page().decode()
-    assert 'cidr_maintain_runs_total{result="failed"} 1.0' in page and 'result="done"' in page
-    assert "maintain failed and is tried again: the disk is full" in capsys.readouterr().err
+    assert 'cidr_maintain_runs_total{result="failed"} 2.0' in page and 'result="done"' in page
+    said = capsys.readouterr().err
+    assert "maintain failed and is tried again: the disk is full" in said
+    assert "OverflowError('date value out of range'), a mistake of cidr" in said
     idle = Schedule(work, None, metrics)
     idle.start()
     idle.stop()

@@ -98,6 +98,8 @@ def test_health(server: HttpServer, daemon: Daemon) -> None:
     daemon.problems = ['log "mainlog" accepts nothing: writing failed twice']
     status, _, body = get(server, "/healthz")
     assert status == 503 and json.loads(body) == {"status": "failing", "problems": daemon.problems}
+    daemon.problems = ["cannot read /var/log/\udcff.log"]  # a name that is no UTF-8, as Python has it
+    assert json.loads(get(server, "/healthz")[2])["problems"] == ["cannot read /var/log/?.log"]
 
 
 def test_ready(server: HttpServer, daemon: Daemon) -> None:

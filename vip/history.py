@@ -14,10 +14,12 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from vip.actions import Changed
+from vip.situation import Plan
 from vip.view import Change
 
 _log = logging.getLogger("vip")
@@ -40,6 +42,19 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     after: str
     why: str
     by: str
+
+
+def entries_of(changed: Changed, plan: Plan, at: float, me: str) -> Iterator[tuple[Entry, bool]]:
+    """What is remembered of changes, and whether `me` writes it down: who took or gave does. What was so before it
+    looked is no change: remembered as it stands in the store, and no more."""
+    for change in changed.changes:
+        bundle = plan.bundle_of.get(change.address)
+        units = bundle.units if bundle is not None else ()
+        group = next((unit.group for unit in units if change.address in unit.addresses), "")
+        since = change.since if changed.known else at
+        mine = change.after == me or (not change.after and change.before == me)
+        entry = Entry(since, change.address, group, change.before, change.after, change.why, me)
+        yield entry, mine and not changed.known
 
 
 def summary(changes: Iterable[Change]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The life of the process of `vip run`: signals, the log, and what happens when a thread fails."""
+"""The life of the process of `vip run`: signals, the log, who tells about it, and what happens when a thread fails."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from jlogd.daemon.addresses import parse_http_address
+from jlogd.daemon.http import HttpServer
 from jlogd.daemon.notify import Notifier
 from jlogd.version import VERSION
 from vip.config import load
 from vip.daemon import Daemon
+from vip.metrics import registry_of
+from vip.report import problems, stat, why_not
 
 _log = logging.getLogger("vip")
 
@@ -27,6 +31,19 @@ def thread_failed(failed: threading.ExceptHookArgs) -> None:
     os._exit(3)
 
 
+def server_of(daemon: Daemon) -> HttpServer | None:
+    """What tells about a daemon, where its configuration wants that. Raises `JlogError`."""
+    if not daemon.settings.http:
+        return None
+    return HttpServer(
+        parse_http_address(daemon.settings.http),
+        metrics=registry_of(daemon),
+        health=lambda: problems(daemon),
+        ready=lambda: why_not(daemon),
+        stat=lambda: stat(daemon),
+    )
+
+
 def run(path: Path) -> int:
     """Run a daemon until it is told to end; the exit code. Raises `JlogError` when it cannot run."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -35,7 +52,7 @@ def run(path: Path) -> int:
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     threading.excepthook = thread_failed
-    daemon = Daemon(settings)
+    daemon = Daemon(settings, server_of)
 
     def note(number: int, _frame: FrameType | None) -> None:
         signals.put(number)

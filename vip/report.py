@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from jlogd.errors import JlogError
 from vip.clock import boot_ns, seconds, wall_seconds
+from vip.daemon import Daemon
 from vip.status import AddressStatus, NodeStatus, addresses_of, nodes_of
-
-if TYPE_CHECKING:
-    from vip.daemon import Daemon
 
 # Changes of owner that `/stat` tells, and `vip history` can show.
 HISTORY_TOLD_MAX = 1000

@@ -21,8 +21,9 @@ from types import MappingProxyType
 import msgspec
 
 from vip.addresses import in_order
-from vip.assign import Member, Wish, assign
+from vip.assign import Wish, assign
 from vip.clock import seconds, wall_text
+from vip.fitness import Member
 from vip.records import PinRecord, end_of
 from vip.situation import BROKEN, Plan, owners_of, situation_of, unsafe_groups
 from vip.view import View
@@ -204,7 +205,7 @@ def is_new(plan: Plan, view: View) -> bool:
 
 def holds_of(plan: Plan, view: View, wall: float) -> list[Move]:
     """What operators hold somewhere for a time."""
-    owners = owners_of(plan.bundles, view)
+    owners = owners_of(plan, view)
     found = []
     for bundle in plan.bundles:
         pin = hold_of(view, bundle.name, wall)
@@ -256,5 +257,5 @@ def _wishes(
     frozen: dict[str, str],
     lost: str = "",
 ) -> dict[str, Wish]:
-    owners = {name: node for name, node in owners_of(plan.bundles, view).items() if node != lost}
+    owners = {name: node for name, node in owners_of(plan, view).items() if node != lost}
     return assign(plan.bundles, members, owners, pins, plan.limits, frozen)
