@@ -90,7 +90,7 @@ def test_create_refuses_what_is_there(log: Path, tmp_path: Path) -> None:
     failed(jlogctl("create", log), 3, str(log))
     (tmp_path / "file").write_text("x")
     failed(jlogctl("create", tmp_path / "file"), 3, "file")
-    failed(jlogctl("create", tmp_path / "file" / "log"), 3, "file")
+    failed(jlogctl("create", tmp_path / "file" / "log"), 2, "file")
 
 
 @pytest.mark.parametrize(
