@@ -83,6 +83,7 @@ def open_catalogue(base: Path) -> Catalogue:
     if (base / CATALOGUE).exists():
         return Catalogue.create(base)
     found = survey(base)
+    Files().sync_names(base / segment.path for segment in found.segments)
     catalogue = Catalogue.create(base)
     found.settle(catalogue)
     return catalogue

@@ -45,6 +45,8 @@ def rebuild(base: Path, found: Found, files: Files | None = None) -> Rebuilt:
     """Make the catalogue of what a survey found, and remove what it found unfinished. Raises CatalogueBroken."""
     files = files or Files()
     done = Rebuilt()
+    # Whoever wrote the last of them may have been stopped before it did so.
+    files.sync_names(base / segment.path for segment in found.segments)
     try:
         _check_not_empty(base / CATALOGUE)
         _settle(base, found, {}, {})

@@ -177,7 +177,7 @@ class Stream:
 def _whole_body(response: urllib3.BaseHTTPResponse, limit: float, endpoint: str) -> bytes:
     """The body, with one deadline over all of it: a read timeout alone would let a peer trickle for ever."""
     pieces, size = [], 0
-    for piece in response.stream(_PIECE_BYTES, decode_content=True):
+    while piece := response.read1(_PIECE_BYTES):  # what has come, rather than all that it asks for
         pieces.append(piece)
         size += len(piece)
         if time.monotonic() > limit:

@@ -98,17 +98,21 @@ def test_a_member_that_never_answers_is_left_at_the_deadline():
         held.set()
 
 
-def test_a_member_that_trickles_is_left_at_the_deadline():
+@pytest.mark.parametrize(
+    ("form", "piece"), [("Transfer-Encoding: chunked", b"1\r\n \r\n"), ("Content-Length: 1000000", b" ")]
+)
+def test_a_member_that_trickles_is_left_at_the_deadline(form: str, piece: bytes):
     """Each byte comes in time, the answer does not."""
     stop = threading.Event()
 
     def trickle(handler: BaseHTTPRequestHandler, _: dict) -> None:
         handler.send_response(200)
-        handler.send_header("Transfer-Encoding", "chunked")
+        handler.send_header(*form.split(": "))
         handler.end_headers()
-        while not stop.wait(0.05):
-            handler.wfile.write(b"1\r\n \r\n")
-            handler.wfile.flush()
+        with suppress(OSError):
+            while not stop.wait(0.05):
+                handler.wfile.write(piece)
+                handler.wfile.flush()
 
     with server(trickle) as trickling:
         started = time.monotonic()

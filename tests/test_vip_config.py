@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from jlogd.errors import ConfigError
 from vip.addresses import block_of, count_addresses, outside_finder, parse_addresses
 from vip.config import Settings, load, parse
 from vip.places import blocks_down, floatings_of, interfaces_of
+from vip.reload import load_again
 from vip.units import bundles_of, definitions_of, differing, digest_of, disagreements, units_of
 
 BASE = """\
@@ -235,3 +237,16 @@ def test_a_group_that_a_node_does_not_have_is_no_disagreement():
     without = definitions_of(parse(BASE.split('[[vip.group]]\nname = "pool"')[0]))
     assert disagreements(definitions(), {"mta2": without}) == ({}, {})
     assert differing(definitions(), without) == {"pool"}
+
+
+def test_a_configuration_that_is_a_pipe_is_not_read_again(tmp_path: Path) -> None:
+    """It would wait for a writer, and the daemon with it."""
+    path = tmp_path / "vip.toml"
+    path.write_text(BASE)
+    assert load_again(path) == load(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="no regular file"):
+        load_again(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_again(tmp_path / "absent.toml")

@@ -30,7 +30,7 @@ from jlogd.version import VERSION
 from vip.actions import Action, Announce, Beat, Changed, Commit, Look, Remove, RemoveAll, Resync, Say, Take, Taken
 from vip.checks import Checks
 from vip.clock import boot_ns, ns, wall_seconds
-from vip.config import Settings, load
+from vip.config import Settings
 from vip.errors import NameTaken
 from vip.farewell import say
 from vip.hands import Hands
@@ -55,7 +55,7 @@ from vip.links import Links
 from vip.node import Node
 from vip.places import Identity, blocks_down, interfaces_of, place, refuse_own
 from vip.records import GoneRecord, Keys, SessionRecord
-from vip.reload import check_reload
+from vip.reload import check_reload, load_again
 from vip.session import FAILURE_ENDED, GUARD_ENDED, Session
 from vip.stores import farewell_of, opener
 from vip.timing import timing_of
@@ -207,7 +207,7 @@ class Daemon:
         if path is None:
             return
         try:
-            new = load(path)
+            new = load_again(path)
             refuse_own(new, self.kernel.foreign())
             check_reload(self.settings, new, path)
             self.kernel.set_interfaces({*interfaces_of(self.settings), *interfaces_of(new)})

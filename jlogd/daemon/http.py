@@ -30,12 +30,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
-import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, generate_latest
 
 from jlogd.daemon.addresses import HttpAddress
 from jlogd.errors import CannotListen
+from jlogd.plain import encode_json
 
 # A scraper or two, a person, a health check; more at a time are a mistake or worse.
 THREADS_MAX = 8
@@ -114,9 +114,9 @@ class HttpServer:
         if path == "/readyz":
             return _problems_answer(self.ready())
         if path == "/stat":
-            return HTTPStatus.OK, _JSON, msgspec.json.encode(self.stat())
+            return HTTPStatus.OK, _JSON, encode_json(self.stat())
         if path == "/manager" and self.manager is not None:
-            return HTTPStatus.OK, _JSON, msgspec.json.encode(self.manager())
+            return HTTPStatus.OK, _JSON, encode_json(self.manager())
         return None
 
     def _metrics(self, query: str, accept: str) -> Answer:
@@ -132,7 +132,7 @@ class HttpServer:
 def _problems_answer(problems: list[str]) -> Answer:
     if not problems:
         return HTTPStatus.OK, _JSON, b'{"status":"ok"}'
-    return HTTPStatus.SERVICE_UNAVAILABLE, _JSON, msgspec.json.encode({"status": "failing", "problems": problems})
+    return HTTPStatus.SERVICE_UNAVAILABLE, _JSON, encode_json({"status": "failing", "problems": problems})
 
 
 def _bind_message(address: HttpAddress, error: OSError) -> str:
