@@ -28,6 +28,7 @@ from vip.shares import affinity, shares
 from vip.units import Bundle
 
 Kind = Literal["keep", "take", "move", "shift", "nobody"]
+OWNERLESS = "was without an owner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ class _Assignment:
         owner = self.owners.get(bundle.name, "")
         if owner:
             return Wish(node, f"{owner} gives it up ({why_unfit(bundle, self.members[owner])}); {reason}", "move")
-        return Wish(node, f"was without an owner; {reason}", "take")
+        return Wish(node, f"{OWNERLESS}; {reason}", "take")
 
     def all_new(self) -> bool:
         """Whether no node is stable yet: then the whole cluster has just started, which is no news of any node."""
@@ -326,7 +327,8 @@ class _Assignment:
                 bundle = self.fitting(movable[source], target)
                 if bundle is not None:
                     movable[source].remove(bundle)
-                    why = f"balance: {source} has {self.load[source]}, {target} only {self.load[target]}"
+                    many, few = self.load[source], self.load[target]
+                    why = f"balance: {source} has {many} groups or single addresses, {target} only {few}"
                     self.shift(bundle, target, why)
                     return bundle
         return None

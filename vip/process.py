@@ -23,6 +23,14 @@ from vip.report import problems, stat, why_not
 
 _log = logging.getLogger("vip")
 
+INDEX = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>vip</title><h1>vip</h1><ul>
+<li><a href="/stat">/stat</a>: nodes, addresses, problems and the last changes of owner, as JSON
+<li><a href="/metrics">/metrics</a>: for Prometheus
+<li><a href="/healthz">/healthz</a>: is anything wrong
+<li><a href="/readyz">/readyz</a>: may this node have addresses up
+</ul></html>
+"""
+
 
 def thread_failed(failed: threading.ExceptHookArgs) -> None:
     """A daemon without one of its threads is none: it ends at once, and its guard does what is to be done."""
@@ -41,6 +49,8 @@ def server_of(daemon: Daemon) -> HttpServer | None:
         health=lambda: problems(daemon),
         ready=lambda: why_not(daemon),
         stat=lambda: stat(daemon),
+        index=INDEX,
+        setting="vip.http",
     )
 
 

@@ -72,6 +72,8 @@ def problems(daemon: Daemon) -> list[str]:
         found.append(f"the last heartbeat was not committed: {daemon.heart.failure}")
     if daemon.guard_failure:
         found.append(daemon.guard_failure)
+    if daemon.history.failure:
+        found.append(f"changes of owner are not written to {daemon.settings.log}: {daemon.history.failure}")
     found += [f"check {name} fails: {why}" for name, why in steady(daemon.checks.failing).items()]
     mine, highest = node.plan.settings.generation, node.view.generation
     if mine < highest:

@@ -21,7 +21,7 @@ from types import MappingProxyType
 import msgspec
 
 from vip.addresses import in_order
-from vip.assign import Wish, assign
+from vip.assign import OWNERLESS, Wish, assign
 from vip.clock import seconds, wall_text
 from vip.fitness import Member
 from vip.records import PinRecord, end_of
@@ -171,6 +171,8 @@ def moves_of(plan: Plan, view: View, wall: float, drained: str = "", lost: str =
             kind, why = (
                 (wish.kind, wish.why) if wish.kind != "keep" else _joins(bundle.name, addresses, wish.node, before)
             )
+            if lost and before == lost:
+                why = why.replace(OWNERLESS, f"if {lost} were gone", 1)
             found.append(Move(bundle.name, tuple(addresses), before, wish.node, kind, why))
     return found + _given_up(plan, view, lost)
 
