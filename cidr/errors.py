@@ -8,6 +8,11 @@ from difflib import get_close_matches
 from jlogd.errors import JlogError, UsageError
 
 
+def one_line(error: BaseException) -> str:
+    """What a library says, which may be several lines, as part of a message of one."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
 class UnknownSeries(JlogError):
     """The store has no series of that name."""
 
