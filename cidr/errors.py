@@ -27,6 +27,10 @@ class UnknownSeries(JlogError):
         self.known = tuple(known)
 
 
+# A path that is not whole begins where the command is run.
+NO_STORE = "give the base_dir of as_logger (--base-dir DIR), or its configuration (--config cidr.toml)"
+
+
 class StoreNotFound(JlogError):
     """There is no store of counts in that directory."""
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cidr import receipts
 from cidr.catalogue import Catalogue, segment_of
-from cidr.errors import SegmentDamaged, SegmentGone, StoreNotFound
+from cidr.errors import NO_STORE, SegmentDamaged, SegmentGone, StoreNotFound
 from cidr.names import commit_of, segment_files
 from cidr.segment import Header, read_header, verify
 from cidr.timeline import Segment
@@ -73,7 +73,7 @@ def survey(
     """Read every footer below `base`; with `pages`, the counts too, to find those that are damaged. `progress` is told
     how many are read, and of how many. Raises StoreNotFound."""
     if not base.is_dir():
-        raise StoreNotFound(f"there is no directory {base}; give the base_dir of as_logger")
+        raise StoreNotFound(f"there is no directory {base}; {NO_STORE}")
     known = known or Known()
     found = Found()
     headers: dict[str, tuple[Header, int]] = {}

@@ -48,6 +48,9 @@ def as_logger(config_file: Path, base_dir: Path | None, once: bool, check: bool)
     from cidr.config import load
     from cidr.logger import Logger
 
+    ctx = click.get_current_context()
+    if ctx.get_parameter_source("config_file") is click.core.ParameterSource.DEFAULT:
+        config_file = ctx.find_root().params.get("config_file") or config_file  # `cidr --config FILE as-logger`
     config = load(config_file).as_logger
     if base_dir is not None:
         config = msgspec.structs.replace(config, base_dir=str(base_dir))

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from cidr.cli.bars import bar
-from cidr.cli.options import base_dir_option
+from cidr.cli.options import base_dir_option, configured_base_dir, is_base_dir_given
 from cidr.config import Maintain, load
 from cidr.oldconf import read_old_conf
 from jlogd.cli.output import print_json, say, show, table
@@ -94,13 +94,11 @@ def _say_left(summary: Summary) -> None:
 
 def _policy(ctx: click.Context, file: Path | None, base: Path) -> tuple[Maintain, Sequence[str] | None, Path]:
     """The policy, the series it is for (None: all), and the directory: the one on the command line comes first."""
+    file = file or ctx.find_root().params.get("config_file")
     if file is None:
         return Maintain(), None, base
-    given = ctx.get_parameter_source("base_dir") is click.core.ParameterSource.COMMANDLINE or (
-        ctx.find_root().get_parameter_source("base_dir") is click.core.ParameterSource.COMMANDLINE
-    )
+    base = base if is_base_dir_given(ctx) else configured_base_dir(file)
     if file.suffix == ".conf":
         old = read_old_conf(file)
-        return old.policy, old.only, base if given else old.base_dir
-    config = load(file)
-    return config.cidr.maintain, None, base if given else Path(config.as_logger.base_dir)
+        return old.policy, old.only, base
+    return load(file).cidr.maintain, None, base
