@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cidr.engine import Engine
+from cidr.memory import keep_freed_memory
 from cidr.segment import read
 from cidr.types import ALL_V4, BLOCKS, BY_COUNT, HOSTS, Block, Column, CountQuery, Family, Levels, Series, Span
 
@@ -99,6 +100,9 @@ class Cidr(System):
     def __init__(self, base: Path) -> None:
         self._base = base
         self._engine: Engine | None = None
+
+    def prepare(self) -> None:
+        keep_freed_memory()  # as its command and its server do; it holds for whoever uses the C library's memory here
 
     def open(self) -> None:
         self._engine = Engine(self._base)

@@ -8,21 +8,22 @@ such records.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from cidr.extract import parse_amount
+from cidr.extract import SECONDS_MAX, parse_amount
 from cidr.names import SERIES
 from cidr.tallies import Seen
 
 WORD = b"audit1"
-_SECONDS_MAX = 1 << 40
+_SECONDS = re.compile(rb"[0-9]{1,%d}" % (len(str(SECONDS_MAX)) - 1))
 
 
 def read_record(record: bytes, seen: Seen) -> Iterator[tuple[str, bytes, int, int]]:
     """Series, address text, count and time of each entry; what is wrong is left out and noted in `seen`."""
     word, _, rest = record.partition(b" ")
     parts = rest.split(b" ", 2)
-    if word != WORD or len(parts) != 3 or not parts[0].isdigit() or int(parts[0]) > _SECONDS_MAX:
+    if word != WORD or len(parts) != 3 or not _SECONDS.fullmatch(parts[0]):
         seen.left_out += 1
         return
     series = parts[1].decode("ascii", "replace")

@@ -96,8 +96,7 @@ class Commits:
             header, data = encode(self._header(piece, number, together, positions), piece.counts)
             self._files.write(self._base / path, data)
             segments.append(segment_of(path, header, len(data)))
-        for directory in sorted({(self._base / path).parent for path in paths}):
-            self._files.sync_directory(directory)
+        self._files.sync_names(self._base / path for path in paths)
         self._files.step("before the catalogue", self._base)
         self._catalogue.commit(self.origin, self.epoch, number, segments, positions)
         self._files.step("after the catalogue", self._base)
@@ -143,6 +142,8 @@ class Commits:
         if wanted and next(iter(wanted.values())).is_whole(wanted):
             segments = [segment_of(p, h, (self._base / p).stat().st_size) for p, h in wanted.items()]
             positions = {position.log: position.next for position in next(iter(wanted.values())).positions}
+            # The process that wrote them may have been stopped before it did so.
+            self._files.sync_names(self._base / path for path in wanted)
             self._catalogue.commit(self.origin, self.epoch, self._number + 1, segments, positions)
             self._number += 1
             newer = [path for path in newer if path not in wanted]

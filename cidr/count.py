@@ -13,7 +13,7 @@ from cidr.cache import Run
 from cidr.columns import Int, find_block, find_ranges
 from cidr.errors import TooManyRows
 from cidr.plan import Planner, Reading
-from cidr.rows import Rows, by_cidr, grouped, join, largest, totals
+from cidr.rows import KEY_COLUMNS, Rows, by_cidr, check_cells, grouped, join, largest, totals
 from cidr.runs import Runs, Tally
 from cidr.terms import Term, check_sums, every_series, run_of, series_names, terms_of
 from cidr.times import units
@@ -23,8 +23,6 @@ from jlogd.errors import UsageError
 
 # Cells of a table with a row for each winner and stretch: beyond, the answer is too large to be looked at, or held.
 CELLS_MAX = 50_000_000
-# What each row has beside its counts: family, both halves of the address, prefix length, time.
-KEY_COLUMNS = 5
 BLOCKS_MAX = 1 << 20
 # Stretches of time of one answer: a year of hours. Each is planned and looked up by itself.
 STRETCHES_MAX = 10_000
@@ -116,6 +114,7 @@ class _Counting:
         if not levels:
             asked = sorted({block for block in self.query.blocks if block.family is family})
             return [totals(family, asked, found, hosts)]
+        check_cells(family, levels, blocks, found, hosts is not None)
         return [grouped(family, bits, blocks, found, hosts) for bits in levels]
 
     def _family_runs(self, family: Family, blocks: list[Block], reading: Reading) -> tuple[list[Run], Run | None]:

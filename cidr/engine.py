@@ -41,6 +41,8 @@ from cidr.types import (
 NANOSECONDS_A_ROW = 25.0
 # And each segment: opening it, its footer, its first page.
 NANOSECONDS_A_SEGMENT = 200_000.0
+# So often a query is planned, when segments are gone meanwhile.
+PLANS_MAX = 4
 # More threads than this gain nothing: memory is the limit.
 THREADS_MAX = 8
 
@@ -72,11 +74,7 @@ class Engine:
         started = time.perf_counter()
         self._store.look()
         tally = Tally()
-        try:
-            table, reading = self._table(query, tally)
-        except SegmentGone:  # a maintainer condensed it after the plan was made
-            self._store.refresh()
-            table, reading = self._table(query, tally)
+        table, reading = self._planned_again(query, tally)
         self._cache.trim()
         milliseconds = (time.perf_counter() - started) * 1000
         rows = table.rows
@@ -131,6 +129,15 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _planned_again(self, query: Query, tally: Tally) -> tuple[Table, Reading]:
+        """A maintainer may condense what was planned: of one series after the other, while a long query reads."""
+        for _ in range(PLANS_MAX - 1):
+            try:
+                return self._table(query, tally)
+            except SegmentGone:
+                self._store.refresh()
+        return self._table(query, tally)
 
     def _table(self, query: Query, tally: Tally) -> tuple[Table, Reading]:
         match query:

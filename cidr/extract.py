@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 FUTURE_SECONDS_MAX = 3600
 # An amount beyond this would not survive being added up in 64 bits.
 AMOUNT_MAX = 1 << 48
+# The year 5138: larger numbers are in a smaller unit than seconds. Every zone has a calendar from 1970 until then.
+SECONDS_MAX = 10**11
 # A time without a year is of the last year in which it was not further ahead than this of when it was logged.
 AHEAD_SECONDS = 36 * 3600
 _MONTHS = {
@@ -72,7 +74,7 @@ def rule_mistakes(rule: Rule) -> Iterator[tuple[str, str]]:
         yield "series", str(error)
     if bool(rule.match) == bool(rule.json):
         yield "", "a rule needs either match (a regular expression) or json (the path of a field)"
-    elif rule.match and (rule.json_time or rule.json_n or rule.where):
+    if rule.match and (rule.json_time or rule.json_n or rule.where):
         yield "", "json_time, json_n and where go with json, not with match"
     if rule.match:
         try:
@@ -186,7 +188,7 @@ def documents_of(records: Sequence[bytes]) -> list[Any]:
     for record in records:
         try:
             found.append(decode(record))
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):  # msgspec: not JSON, not UTF-8, nested too deep
             found.append(None)
     return found
 
@@ -219,7 +221,8 @@ def parse_amount(text: bytes) -> int | None:
 @lru_cache(maxsize=65536)
 def parse_time(text: bytes, near: int, zone: tzinfo = UTC) -> int | None:
     """Seconds of an event's own time: seconds (or milli-, micro-, nanoseconds) since 1970, ISO 8601, or syslog's
-    `Dec 10 06:55:46`, whose year is the last in which it was not ahead of `near`. None when it is none of these.
+    `Dec 10 06:55:46`, whose year is the last in which it was not ahead of `near`. None when it is none of these, or
+    before 1970.
 
     A time without a zone is in `zone`.
     """
@@ -230,7 +233,7 @@ def parse_time(text: bytes, near: int, zone: tzinfo = UTC) -> int | None:
         return _iso(word, zone) if word[:1].isdigit() else _syslog(word, near, zone)
     if not 0 <= number < 1e20:
         return None
-    while number >= 1e11:  # the year 5138 in seconds: larger numbers are in a smaller unit
+    while number >= SECONDS_MAX:
         number /= 1000
     return int(number)
 
@@ -239,9 +242,10 @@ def _iso(word: str, zone: tzinfo) -> int | None:
     try:
         found = datetime.fromisoformat(word)
         found = found if found.tzinfo else found.replace(tzinfo=zone)
-        return int(found.timestamp())
+        seconds = int(found.timestamp())
     except (ValueError, OverflowError):
         return None
+    return seconds if 0 <= seconds < SECONDS_MAX else None
 
 
 def _syslog(word: str, near: int, zone: tzinfo) -> int | None:

@@ -8,6 +8,7 @@ none.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -67,6 +68,11 @@ class Files:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def sync_names(self, paths: Iterable[Path]) -> None:
+        """Make the names of files durable, each directory once."""
+        for directory in sorted({path.parent for path in paths}):
+            self.sync_directory(directory)
 
     def unlink(self, path: Path) -> bool:
         """Remove a file; False when it was not there."""

@@ -148,13 +148,13 @@ def _commit(
 ) -> None:
     """All of the file in one commit, whose only position says that the file was read."""
     known = catalogue.setting("zone")
-    if not known or zone:
-        catalogue.put_setting("zone", zone or "UTC")
-    commits = Commits(base, catalogue, ORIGIN, zone or known or "UTC", files)
+    commits = Commits(base, catalogue, ORIGIN, known or zone or "UTC", files)
     positions = commits.positions()
     if digest in positions and not again:
         raise UsageError("this file was imported before; with --again its counts are added once more")
     _check_free(catalogue, pieces)
+    if not known:  # that of a store stays: in it its days begin, and those that were condensed began
+        catalogue.put_setting("zone", zone or "UTC")
     commits.write(pieces, {digest: positions.get(digest, 0) + 1}, receipt=digest)
 
 
@@ -287,7 +287,7 @@ def _silk_rows(path: Path, key: Key) -> Iterator[tuple[str, Key, Stretches, byte
         for number, line in enumerate(file, 1):
             text = line.partition("#")[0].strip()
             address, bar, rest = text.partition("|")
-            if not text or (number == 1 and not address.strip()[:1].isalnum()) or _is_title(number, rest):
+            if not text or (number == 1 and _is_title(address.strip(), rest)):
                 continue
             where = f"{path}, line {number}"
             if not bar:
@@ -295,8 +295,9 @@ def _silk_rows(path: Path, key: Key) -> Iterator[tuple[str, Key, Stretches, byte
             yield where, key, (key[1:],), _packed(address.strip(), where), _count(rest.strip().rstrip("|"), where)
 
 
-def _is_title(number: int, rest: str) -> bool:
-    return number == 1 and not rest.strip(" |").lstrip("-").isdigit()
+def _is_title(address: str, rest: str) -> bool:
+    """Whether a first line has neither an address nor a count in its place; one that has either is a row."""
+    return packed_address(address.encode()) is None and not rest.strip(" |").lstrip("-").isdigit()
 
 
 def _named(series: str, where: str) -> None:

@@ -328,14 +328,17 @@ class Logger:
         return {series for series in named | before if self._config.wants(series)}
 
     def _where_it_stopped(self) -> tuple[int, int]:
-        """The end of the last interval it closed; 0, 0 for a logger that has never run."""
+        """The end of the last interval it closed, or where those of today's length would begin again: it may have had
+        another `log_interval`, and an interval that reaches over the end of an hour can never be condensed. 0, 0 for a
+        logger that has never run."""
         mine = [
             segment.end
             for segment in self._catalogue.segments()
             if (segment.origin == self._config.origin and segment.kind != "late")
             or (segment.condensed and self._config.origin in dict(segment.upto))
         ]
-        return (max(mine), max(mine)) if mine else (0, 0)
+        closed = self._start(max(mine, default=0))
+        return closed, closed
 
 
 def _open(target: str, make: bool) -> jlogd.Log:

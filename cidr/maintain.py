@@ -84,8 +84,10 @@ def open_catalogue(base: Path, files: Files | None = None) -> Catalogue:
     if (base / CATALOGUE).exists():
         return Catalogue.create(base)
     found = survey(base)
+    files = files or Files()
+    files.sync_names(base / segment.path for segment in found.segments)
     # What lacks files may still be good, and who writes next would take it for an unfinished commit of its own.
-    set_aside(base, found.torn, files or Files())
+    set_aside(base, found.torn, files)
     catalogue = Catalogue.create(base)
     found.settle(catalogue)
     return catalogue

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from cidr.columns import Int
 from cidr.count import Floats, Table, check_blocks
 from cidr.plan import Planner, Reading, reading_of
-from cidr.rows import Rows, by_cidr, grouped, join, largest, totals
+from cidr.rows import Rows, by_cidr, check_cells, grouped, join, largest, totals
 from cidr.runs import Runs, Tally
-from cidr.spans import both, of
+from cidr.spans import of, union, without
 from cidr.terms import check_sums, run_of, terms_of
 from cidr.types import AnswerColumn, Coverage, MoversQuery, Span
 from cidr.uncounted import is_uncounted, mask
@@ -42,6 +42,7 @@ def movers(query: MoversQuery, planner: Planner, runs: Runs, tally: Tally) -> tu
         asked = sorted({block for block in query.blocks if block.family is family})
         bits = max((*levels, *(block.bits for block in asked)))
         pair = [run_of(terms[0], reading, family, bits, blocks, runs, tally) for reading in readings]
+        check_cells(family, levels, blocks, pair, hosts=False)
         parts += [grouped(family, length, blocks, pair, None) for length in levels]
         parts += [] if levels else [totals(family, asked, pair, None)]
         sums = [total + sum(run.total(block) for block in blocks) for total, run in zip(sums, pair, strict=True)]
@@ -98,11 +99,11 @@ def _joined(readings: list[Reading]) -> Reading:
     first, second = readings
     span = Span(min(first.span.start, second.span.start), max(first.span.end, second.span.end))
     selections = {(f"{n} {name}", f): s for n, r in enumerate(readings) for (name, f), s in r.selections.items()}
-    gap = span.seconds - of(*((r.span.start, r.span.end) for r in readings)).seconds
-    overlap = both(of((first.span.start, first.span.end)), of((second.span.start, second.span.end))).seconds
-    covered = first.coverage.covered_seconds + second.coverage.covered_seconds + gap - overlap
+    times = [of((r.span.start, r.span.end)) for r in readings]
+    gap = without(of((span.start, span.end)), union(*times))
+    covered = union(gap, union(first.covered, second.covered))
     missing = tuple(sorted({*first.coverage.missing, *second.coverage.missing}))
     cut = tuple(sorted({*first.coverage.cut, *second.coverage.cut}))
-    pending = tuple(sorted({*first.coverage.pending, *second.coverage.pending}))
-    coverage = Coverage(span, min(covered, span.seconds), missing, cut, pending)
-    return reading_of(span, selections, coverage)
+    pending = of(*((p.start, p.end) for r in readings for p in r.coverage.pending))
+    coverage = Coverage(span, covered.seconds, missing, cut, pending.listed())
+    return reading_of(span, selections, coverage, covered)

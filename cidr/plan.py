@@ -32,7 +32,7 @@ INTERVAL_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The plan of a span: per series and family its segments."""
+    """The plan of a span: per series and family its segments. `covered` is what `coverage` counts the seconds of."""
 
     span: Span
     selections: dict[tuple[str, Family], Selection]
@@ -40,6 +40,7 @@ class Reading:
     digest: str
     segments: int
     rows: int
+    covered: Spans = field(default=NONE, compare=False, repr=False)
     bounds: dict[tuple[str, Family], int] = field(default_factory=dict, compare=False, repr=False)
 
     def bound(self, series: str, family: Family) -> int:
@@ -71,8 +72,9 @@ class Planner:
         # What is not due yet is due some time later, without any change in the store.
         key = (*series, span, coarsest, due if span is not None and span.end > due else None)
         with self._lock:
-            if self._generation != self._store.generation:
-                self._generation = self._store.generation
+            generation = self._store.generation
+            if self._generation != generation:
+                self._generation = generation
                 self._plans.clear()
             found = self._plans.get(key)
             if found is not None:
@@ -80,6 +82,8 @@ class Planner:
                 return found
         made = self._make(series, span, coarsest, due)
         with self._lock:
+            if not self._generation == generation == self._store.generation:
+                return made  # the store changed meanwhile: the next question is planned anew
             self._plans[key] = made
             while len(self._plans) > PLANS_MAX:
                 self._plans.popitem(last=False)
@@ -94,7 +98,8 @@ class Planner:
             for name in series
             for family in Family
         }
-        return reading_of(span, selections, _coverage(series, span, selections, due))
+        covered, cut = _covered(series, span, selections)
+        return reading_of(span, selections, _coverage(span, covered, cut, due), covered)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -113,27 +118,32 @@ class Planner:
         return Span(min(r.start for r in found), max(r.end for r in found)) if found else Span(0, 0)
 
 
-def _coverage(series: Sequence[str], span: Span, selections: dict[tuple[str, Family], Selection], due: int) -> Coverage:
-    """A second is covered when every series was counted in it, in whatever family."""
-    whole = of((span.start, span.end))
-    covered, cut = whole, NONE
+def _covered(series: Sequence[str], span: Span, selections: dict[tuple[str, Family], Selection]) -> tuple[Spans, Spans]:
+    """What is covered and what is cut. A second is covered when every series was counted in it, in whatever family."""
+    covered, cut = of((span.start, span.end)), NONE
     for name in series:
         families = [selections[name, family] for family in Family]
         counted = union(families[0].covered, families[1].covered)
         covered = both(covered, counted)
         cut = union(cut, without(union(families[0].cut, families[1].cut), counted))
-    missing = without(whole, covered)
+    return covered, cut
+
+
+def _coverage(span: Span, covered: Spans, cut: Spans, due: int) -> Coverage:
+    missing = without(of((span.start, span.end)), covered)
     cut = both(cut, missing)
     missing = without(missing, cut)
     pending = both(missing, of((due, max(due, span.end))))
     return Coverage(span, covered.seconds, _some(without(missing, pending)), _some(cut), _some(pending))
 
 
-def reading_of(span: Span, selections: dict[tuple[str, Family], Selection], coverage: Coverage) -> Reading:
+def reading_of(
+    span: Span, selections: dict[tuple[str, Family], Selection], coverage: Coverage, covered: Spans = NONE
+) -> Reading:
     """A plan, with what is told of it in every answer."""
     segments = sum(len(found.segments) for found in selections.values())
     rows = sum(found.rows for found in selections.values())
-    return Reading(span, selections, coverage, _digest(selections), segments, rows)
+    return Reading(span, selections, coverage, _digest(selections), segments, rows, covered)
 
 
 def _digest(selections: dict[tuple[str, Family], Selection]) -> str:

@@ -80,6 +80,8 @@ def _is_origin(row: tuple[Any, ...]) -> bool:
 def rebuild(base: Path, found: Found, files: Files | None = None) -> Rebuilt:
     """Make the catalogue of what a survey found, and set aside what it found unfinished. Raises CatalogueBroken."""
     files = files or Files()
+    # Whoever wrote the last of them may have been stopped before it did so.
+    files.sync_names(base / segment.path for segment in found.segments)
     done = Rebuilt(unfinished=set_aside(base, found.torn, files))
     try:
         _check_not_empty(base / CATALOGUE)

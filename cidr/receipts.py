@@ -54,7 +54,7 @@ def read(path: Path) -> LogPosition:
     """What a receipt says. Raises SegmentDamaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=LogPosition)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError) as error:
         raise SegmentDamaged(f"{path} cannot be read: {error}; the file it is of can be imported again") from None
 
 

@@ -13,10 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cidr.cache import Join, Run
-from cidr.columns import Counts, Int, Unsigned, empty, find_block, find_first, merge
+from cidr.columns import Counts, Int, Unsigned, empty, find_block, find_first, group_starts, merge
 from cidr.types import Block, Family
+from jlogd.errors import UsageError
 
 Index = NDArray[np.intp]
+# What each row has beside its counts: family, both halves of the address, prefix length, time.
+KEY_COLUMNS = 5
+# Cells of all rows of an answer before order and limit, about a GiB: beyond all addresses of a large store.
+CELLS_MAX = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,24 @@ _KEYS = ("family", "high", "low", "bits")
 def by_cidr(rows: Rows) -> Rows:
     """Sorted by family, address, prefix length."""
     return rows.take(np.lexsort((rows.bits, rows.low, rows.high, rows.family)))
+
+
+def check_cells(
+    family: Family, levels: Sequence[int], blocks: Sequence[Block], runs: Sequence[Run], hosts: bool
+) -> None:
+    """That rows of these prefix lengths can be held. Raises UsageError."""
+    wide = len(runs) + KEY_COLUMNS + hosts
+    if sum(len(run.counts) for run in runs) * len(levels) * wide <= CELLS_MAX:
+        return
+    inner = [run.counts.rows(*find_block(run.counts, block)) for run in runs for block in blocks]
+    # One column has so many; with others there are as many at least.
+    columns = [inner[at : at + len(blocks)] for at in range(0, len(inner), len(blocks))]
+    made = sum(max(sum(len(group_starts(some, bits)) for some in column) for column in columns) for bits in levels)
+    if made * wide > CELLS_MAX:
+        raise UsageError(
+            f"{made:,} IPv{family.value} rows of {wide} columns are over {CELLS_MAX:,} cells: give one cidrsize or a"
+            " shorter one, a narrower block, or fewer series"
+        )
 
 
 def grouped(family: Family, bits: int, blocks: Sequence[Block], runs: Sequence[Run], hosts: Run | None) -> Rows:

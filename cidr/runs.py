@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from cidr.cache import Cache, Label, Run
@@ -37,6 +38,8 @@ SLICES_MAX = 8
 PLANS_MAX = 10_000
 # Batches that were fetched and wait to be decoded.
 AHEAD_A_THREAD = 4
+# At most so much of a long plan at a time in one thread, so that one that is held up leaves its next share to others.
+SHARE_ROWS = 1 << 22
 # Below this, everything is read and kept at once: it takes less than a blink.
 SLICE_ROWS = 1 << 20
 
@@ -134,15 +137,11 @@ class Runs:
         found: list[Counts] = []
         decoded: deque[Future[Counts]] = deque()
         for batch in batches(self._base, segments, blocks):
+            check()
             decoded.append(self._pool.submit(batch.counts))
             if len(decoded) > self._threads * AHEAD_A_THREAD:
                 found.append(decoded.popleft().result())
         return [*found, *(future.result() for future in decoded)]
-
-    def _shares(self, segments: Sequence[Segment]) -> list[Sequence[Segment]]:
-        """The segments in one task a thread: handing them over one by one costs as much as opening the file."""
-        size = -(-len(segments) // self._threads)
-        return [segments[at : at + size] for at in range(0, len(segments), size)]
 
     def _stretches(self, segments: Sequence[Segment], grain: int, tally: Tally) -> list[Counts]:
         """The counts of each calendar stretch of the plan."""
@@ -153,22 +152,26 @@ class Runs:
         found = [self.cache.get(key) if len(part) > 1 else None for key, part in zip(keys, parts, strict=True)]
         missing = [index for index, run in enumerate(found) if run is None]
         tally.note([segment for index in missing for segment in parts[index] if segment.path not in self.cache])
-        if len(missing) == 1 and len(parts[missing[0]]) > 1:  # nothing to share out but the segments themselves
-            made = [self._added_together(parts[missing[0]], grain)]
-        else:
-            made = list(self._pool.map(lambda index: self._added(parts[index], grain), missing))
-        for index, counts in zip(missing, made, strict=True):
+        for index, counts in zip(missing, self._sums([parts[index] for index in missing], grain), strict=True):
             run = found[index] = Run(counts, _label(parts[index]))
             if 1 < len(parts[index]) < len(segments):
                 self.cache.put(keys[index], run)
         return [run.counts for run in found if run is not None]
 
-    def _added_together(self, segments: Sequence[Segment], grain: int) -> Counts:
-        """Each thread adds up a share, so that what is left to be added up in one is what is different in each."""
-        return merge(list(self._pool.map(lambda part: self._added(part, grain), self._shares(segments))))
+    def _sums(self, parts: Sequence[Sequence[Segment]], grain: int) -> list[Counts]:
+        """The sum of each part. Threads get shares of the same size, whatever the parts: of forty days one month may be
+        thirty. Each adds up its share, so that what is left to be added up in one is what is different in each."""
+        sums: list[list[Counts]] = [[] for _ in parts]
+        for found in self._pool.map(lambda share: self._added(share, grain), _shares(parts, self._threads)):
+            check()  # what is left of the shares is not begun, then
+            for number, counts in found:
+                sums[number].append(counts)
+        return [merge(found) for found in sums]
 
-    def _added(self, segments: Sequence[Segment], grain: int) -> Counts:
-        return merge([self._rolled(segment, grain) for segment in segments])
+    def _added(self, share: Sequence[tuple[int, Segment]], grain: int) -> list[tuple[int, Counts]]:
+        """What a share has of each part, added up."""
+        parts = groupby(share, key=itemgetter(0))
+        return [(number, merge([self._rolled(segment, grain) for _, segment in some])) for number, some in parts]
 
     def _rolled(self, segment: Segment, grain: int) -> Counts:
         """A segment's counts at a grain, from the cache if it is there by itself."""
@@ -176,6 +179,21 @@ class Runs:
         if kept is not None:
             return kept.level(grain).counts if grain < segment.family.width else kept.counts
         return roll_up(read(self._base / segment.path, segment.family), grain)
+
+
+def _shares(parts: Sequence[Sequence[Segment]], threads: int) -> list[list[tuple[int, Segment]]]:
+    """The segments of all parts, each with the number of its part, in shares of about as many rows. Handing them over
+    one by one would cost as much as opening the files."""
+    line = [(number, segment) for number, part in enumerate(parts) for segment in part]
+    total = sum(segment.rows + 1 for _, segment in line)
+    wanted = -(-total // (threads * SHARE_ROWS)) * threads
+    shares: list[list[tuple[int, Segment]]] = [[] for _ in range(wanted)]
+    done = 0
+    for number, segment in line:
+        middle = 2 * done + segment.rows + 1
+        shares[middle * wanted // (2 * total)].append((number, segment))
+        done += segment.rows + 1
+    return [share for share in shares if share]
 
 
 def _label(segments: Sequence[Segment]) -> Label:

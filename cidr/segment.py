@@ -212,7 +212,7 @@ def _header(file: pq.ParquetFile, path: Path) -> Header:
         raise SegmentDamaged(f"{path} is a Parquet file, but no segment of counts; move it out of the store")
     try:
         found = msgspec.json.decode(raw, type=Header)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise SegmentDamaged(
             f"the footer of {path} is not understood: {error}; a newer version may have written it"
         ) from error

@@ -15,7 +15,7 @@ from cidr.plan import Reading
 from cidr.runs import Runs, Tally
 from cidr.sums import SUM_MAX
 from cidr.times import format_stamp
-from cidr.types import Block, Column, Expression, Family, Minus, Ratio, Series, Union
+from cidr.types import SERIES_SEPARATOR, Block, Column, Expression, Family, Minus, Ratio, Series, Union
 from jlogd.errors import UsageError
 
 # A weighted sum of series, in order of names: its own key.
@@ -113,7 +113,7 @@ def run_of(
     if found is None:
         parts = [(runs.run(reading.of(name, family), family, bits, blocks, tally), weight) for name, weight in wanted]
         counts = merge([empty(family), *(scaled(run.counts, weight) for run, weight in parts)])
-        names = ", ".join(name for name, _ in wanted)
+        names = SERIES_SEPARATOR.join(name for name, _ in wanted)
         segments = sum(run.label.segments for run, _ in parts)
         sliced = any(run.sliced for run, _ in parts)
         found = Run(counts, Label("", names, reading.span.start, reading.span.end, segments), sliced)

@@ -17,7 +17,7 @@ For a span the coarsest segments that lie wholly in it are taken, then finer one
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect, insort
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -352,12 +352,21 @@ def _outranking(groups: dict[tuple[int, int, str], list[Segment]]) -> list[tuple
     for group in order:
         start, end, origin = group
         if not any(_overlaps(kept[other], start, end) for other in list(kept) if other != origin):
-            insort(kept[origin], (start, end))
+            _put(kept[origin], start, end)
             chosen.append(group)
     return chosen
 
 
 def _overlaps(taken: list[tuple[int, int]], start: int, end: int) -> bool:
-    """Whether one of the sorted intervals does; they rarely overlap each other, so that the neighbours tell."""
-    at = bisect(taken, (start, end))
-    return any(other[0] < end and start < other[1] for other in taken[max(at - 2, 0) : at + 1])
+    """Whether one of the sorted, disjoint stretches does: the last that begins before the end, if any."""
+    at = bisect_left(taken, (end,))
+    return at > 0 and taken[at - 1][1] > start
+
+
+def _put(taken: list[tuple[int, int]], start: int, end: int) -> None:
+    """Put another among sorted, disjoint stretches; one with those it overlaps or touches."""
+    first, last = bisect_left(taken, (start,)), bisect_left(taken, (end + 1,))
+    if first and taken[first - 1][1] >= start:
+        first -= 1
+    merged = [(start, end), *taken[first:last]]
+    taken[first:last] = [(min(s for s, _ in merged), max(e for _, e in merged))]

@@ -63,11 +63,36 @@ def units(tier: Tier, span: Span, zone: tzinfo, minute: int = 60) -> Iterator[Sp
 
 def _hour(moment: datetime, day: Span) -> Span:
     """Zones with an offset of 30 or 45 minutes have their hours begin there; a day that is cut there keeps its
-    pieces."""
-    offset = int((moment.utcoffset() or timedelta()).total_seconds())
-    seconds = int(moment.timestamp())
+    pieces, and so does an hour in which clocks change by less than one."""
+    seconds, offset = int(moment.timestamp()), _offset(moment)
     start = (seconds + offset) // HOUR * HOUR - offset
-    return Span(max(start, day.start), min(start + HOUR, day.end))
+    start, end = max(start, day.start), min(start + HOUR, day.end)
+    if _is_odd(start, moment):
+        start = _change(start, seconds, moment.tzinfo)
+    if _is_odd(end - 1, moment):
+        end = _change(seconds, end - 1, moment.tzinfo)
+    return Span(start, end)
+
+
+def _offset(moment: datetime) -> int:
+    return int((moment.utcoffset() or timedelta()).total_seconds())
+
+
+def _is_odd(seconds: int, moment: datetime) -> bool:
+    """Whether clocks are changed between two instants, by what is not whole hours: those begin anew then."""
+    return (_offset(datetime.fromtimestamp(seconds, moment.tzinfo)) - _offset(moment)) % HOUR != 0
+
+
+def _change(before: int, after: int, zone: tzinfo | None) -> int:
+    """The first second after the change of clocks between two instants."""
+    offset = _offset(datetime.fromtimestamp(after, zone))
+    while after - before > 1:
+        middle = (before + after) // 2
+        if _offset(datetime.fromtimestamp(middle, zone)) == offset:
+            after = middle
+        else:
+            before = middle
+    return after
 
 
 def _month(day: date, zone: tzinfo) -> Span:

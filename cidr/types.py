@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 Tier = Literal["minute", "hour", "day", "month"]
 TIERS: tuple[Tier, ...] = ("minute", "hour", "day", "month")
 
+# Between the names of several in one text; no name has a comma.
+SERIES_SEPARATOR = ", "
+
 Columns64 = NDArray[np.int64]
 
 

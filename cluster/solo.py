@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.errors import Compacted, DeadlinePassed, StoreUnavailable, WatchEnded
+from cluster.rights import obstacle
 from cluster.types import Event, KeyValue, Snapshot, StoreStatus, Txn, TxnResult, WatchBatch
 from cluster.walk import walk
 
@@ -55,7 +56,7 @@ class SoloStore:
                 self._base.execute("PRAGMA journal_mode = WAL")
                 self._base.executescript(_TABLES)
         except (OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(f"{path}: cannot be used: {error}; name another file with vip.solo_file") from None
+            raise StoreUnavailable(f"{path}: {_why_unusable(path, error)}") from None
 
     def read(self, prefix: str, *, within: float) -> Snapshot:
         with self._transaction("BEGIN", within):
@@ -204,6 +205,13 @@ class SoloWatch:
                 raise WatchEnded(f"nothing came for {self._idle:g} s")
             self._ended.wait(POLL_SECONDS)
         raise WatchEnded("the watch was closed")
+
+
+def _why_unusable(path: Path, error: Exception) -> str:
+    hindrance = obstacle(path) or obstacle(path.parent)  # beside it there is a log of its own
+    if hindrance:
+        return f"{hindrance}; run as the user that the daemon runs as, or as root"
+    return f"cannot be used: {error}; name another file with vip.solo_file"
 
 
 def _event(revision: int, key: str, value: bytes | None, create_revision: int, version: int) -> Event:

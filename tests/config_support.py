@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jlogd.daemon.config import parse
+from jlogd.daemon.config_file import parse
 from jlogd.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent

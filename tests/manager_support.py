@@ -15,9 +15,10 @@ from model_disk import ModelDisk, ModelFile, ModelProcess
 
 from jlogd.journal.batch import Batch, Gap, encode
 from jlogd.journal.disk import Buffer
+from jlogd.manager.aside import Asides
 from jlogd.manager.files import FileOutput
 from jlogd.manager.handles import FileOptions
-from jlogd.manager.ledger import Changes, FileState, SourceState
+from jlogd.manager.ledger import Aside, Changes, FileState, SourceState
 from jlogd.manager.parcel import Item, Parcel, Source, line_bytes
 from jlogd.manager.recovery import recover
 from jlogd.manager.rounds import Rounds
@@ -77,7 +78,7 @@ class Medium:
         self.cuts: dict[int, tuple[object, int]] = {}
         self._inodes: dict[int, tuple[object, int]] = {}
         self._number = itertools.count(1000)
-        self.ledger = (dict[str, SourceState](), dict[str, FileState](), dict[str, int]())
+        self.ledger = (dict[str, SourceState](), dict[str, FileState](), dict[str, int](), dict[str, Aside]())
 
     def inode(self, node: object) -> int:
         return self._inodes.setdefault(id(node), (node, next(self._number)))[1]
@@ -150,13 +151,17 @@ class ModelLedger:
     def all_files(self) -> Iterator[tuple[str, FileState]]:
         yield from list(self._medium.ledger[1].items())
 
+    def all_asides(self) -> dict[str, Aside]:
+        return dict(self._medium.ledger[3])
+
     def commit(self, changes: Changes) -> None:
         if changes:
             with self._medium.disk.call(self._process, "commit", Path("/ledger")):
-                for table, new in zip(
-                    self._medium.ledger, (changes.sources, changes.files, changes.parts), strict=True
-                ):
+                tables = (changes.sources, changes.files, changes.parts, changes.asides)
+                for table, new in zip(self._medium.ledger, tables, strict=True):
                     table.update(new)  # type: ignore[attr-defined]
+                for name in [name for name, aside in changes.asides.items() if aside is None]:
+                    del self._medium.ledger[3][name]
 
     def reopen(self) -> None:
         return
@@ -212,15 +217,20 @@ class Manager:
         self.refused: list[Source] = []
         self._now = 0.0
         store = ModelStore(medium, self.process)
-        recover(store, self.ledger)
-        self.output = FileOutput(store, self.ledger, Template(template, "utc"), options, clock=lambda: 1e9)
+        self.asides = Asides(store, self.ledger, lambda: 1e9)
+        recover(store, self.ledger, self.asides)
+        self.output = FileOutput(
+            store, self.ledger, Template(template, "utc"), options, clock=lambda: 1e9, asides=self.asides
+        )
         self.rounds = Rounds(
             self.ledger,  # type: ignore[arg-type]
             lambda _: self.output,
             self.done.extend,
             lambda source, _state, _size: self.refused.append(source),
             clock=self._clock,
+            asides=self.asides,
         )
+        self.rounds.busy_seconds = float("inf")  # files stay open while there is something to write
 
     def _clock(self) -> float:
         self._now += 100.0  # every pause is over when it is looked at
@@ -253,10 +263,10 @@ class Manager:
         raise AssertionError(f"still waiting: {self.rounds._troubles}")
 
 
-def written(medium: Medium, node: Node, template: str = TEMPLATE) -> bytes:
+def written(medium: Medium, node: Node, template: str = TEMPLATE, exactly: bool = True) -> bytes:
     """What the files of a node hold, in the order of their days and parts, as far as the ledger knows them.
 
-    A file that is longer than recorded fails: what is beyond would be there twice.
+    A file that is longer than recorded fails: what is beyond would be there twice. Unless others append to them.
     """
     chosen = Template(template, "utc")
     targets = dict.fromkeys(chosen.expand(node.source.origin, moment) for moment in _moments(node))
@@ -268,8 +278,8 @@ def written(medium: Medium, node: Node, template: str = TEMPLATE) -> bytes:
             if state is None or not state.sources:
                 continue
             found = medium.text(path)
-            assert len(found) == state.length, path
-            text += found
+            assert len(found) == state.length or not exactly, path
+            text += found[: state.length]
     return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cidr_logger_support import Killed, Steps, counted
@@ -13,6 +14,7 @@ from cidr.catalogue import Catalogue
 from cidr.commits import Commits, Piece
 from cidr.errors import CatalogueBroken
 from cidr.names import CATALOGUE, commit_of, segment_files, segment_path
+from cidr.rebuild import rebuild
 from cidr.segment import encode, read, read_header
 from cidr.survey import survey
 from cidr.types import Family
@@ -171,3 +173,48 @@ def test_of_two_tries_at_one_commit_the_later_counts(tmp_path: Path) -> None:
     assert catalogue.positions("test") == {"log": 2}
     catalogue.close()
     assert counted(tmp_path) == {"0.0.0.1": 2}
+
+
+class Noted(FastFiles):
+    """Says which directories are synced before the catalogue is written."""
+
+    def __init__(self) -> None:
+        self.synced: list[Path] = []
+
+    def sync_directory(self, path: Path) -> None:
+        self.synced.append(path)
+
+
+def test_what_is_taken_over_is_durable_before_the_catalogue_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process was stopped after the last rename; the names may be in no directory after a power cut."""
+    paths = _left_by_a_crash(tmp_path, old=False)
+    noted = Noted()
+    commit = Catalogue.commit
+
+    def checked(self: Catalogue, *told: Any) -> None:
+        assert {(tmp_path / path).parent for path in paths} <= set(noted.synced)
+        commit(self, *told)
+
+    monkeypatch.setattr(Catalogue, "commit", checked)
+    catalogue = Catalogue.create(tmp_path)
+    Commits(tmp_path, catalogue, "test", "UTC", noted)
+    catalogue.close()
+    assert counted(tmp_path) == {"0.0.0.1": 3}
+
+
+def test_what_a_rebuild_finds_is_durable_before_the_catalogue_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = _left_by_a_crash(tmp_path, old=False)
+    noted = Noted()
+    reset = Catalogue.reset
+
+    def checked(self: Catalogue, *told: Any) -> None:
+        assert {(tmp_path / path).parent for path in paths} <= set(noted.synced)
+        reset(self, *told)
+
+    monkeypatch.setattr(Catalogue, "reset", checked)
+    rebuild(tmp_path, survey(tmp_path), noted)
+    assert counted(tmp_path) == {"0.0.0.1": 3}

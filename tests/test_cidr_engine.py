@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 import tempfile
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cidr_support import Maker, Row, expected, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cidr import runs
 from cidr.addresses import parse_block
+from cidr.catalogue import Catalogue
+from cidr.columns import Counts
 from cidr.engine import Engine
-from cidr.errors import StoreNotFound, UnknownSeries
+from cidr.errors import SegmentGone, StoreNotFound, UnknownSeries
+from cidr.plan import Reading
 from cidr.runs import SLICES_MAX
 from cidr.terms import term
 from cidr.types import (
@@ -335,6 +342,81 @@ def test_what_was_not_counted_is_missing_and_not_zero(tmp_path: Path) -> None:
     assert coverage.cut == (Span(T0 + 30, T0 + MINUTE),)
     assert coverage.missing == (Span(T0 + 2 * MINUTE, T0 + 4 * MINUTE), Span(T0 + 5 * MINUTE, T0 + 6 * MINUTE))
     assert (coverage.covered_seconds, coverage.exact) == (120, False)
+
+
+def test_a_threshold_tells_large_counts_apart(tmp_path: Path) -> None:
+    large = 1 << 53
+    Maker(tmp_path).put("spam", T0, T0 + MINUTE, {number: large + number for number in range(4)})
+    spam = Column("spam", Series("spam"))
+    with Engine(tmp_path) as engine:
+        for query in (
+            CountQuery(blocks=(ALL_V4,), columns=(spam,), threshold=large + 1),
+            HeavyQuery(blocks=(ALL_V4,), column=spam, least=large + 1, shortest=(32, 128), longest=(32, 128)),
+        ):
+            assert [block.first for block, *_ in rows_of(engine.answer(query))] == [1, 2, 3]
+        many = CountQuery(blocks=(ALL_V4,), columns=(spam,), threshold=1 << 70)
+        assert len(engine.answer(many)) == 0
+
+
+def test_segments_may_go_more_than_once_while_a_query_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = Maker(tmp_path)
+    names = ("a", "b", "c")
+    minutes = {name: maker.put(name, T0, T0 + MINUTE, {1: 1}) for name in names}
+    maker.catalogue().close()
+    query = CountQuery(blocks=(ALL_V4,), columns=(Column("x", Union(tuple(map(Series, names)))),))
+    read = runs.read
+    left = list(names)
+
+    def condensed_meanwhile(path: Path, *told: Any) -> Counts:
+        if left:
+            old, name = minutes[left[0]], left.pop(0)
+            with closing(Catalogue.create(tmp_path)) as catalogue:
+                catalogue.replace([maker.put(name, T0, T0 + MINUTE, {1: 1}, epoch=2, commit=old.commit)], [old.path])
+            (tmp_path / old.path).unlink()
+        return read(path, *told)
+
+    monkeypatch.setattr(runs, "read", condensed_meanwhile)
+    with Engine(tmp_path, threads=1) as engine:
+        assert rows_of(engine.answer(query)) == [(Block(Family.V4, 1, 32), 3)]
+        (tmp_path / maker.segments[-1].path).unlink()
+        engine.forget()
+        with pytest.raises(SegmentGone, match="deleted by hand"):
+            engine.answer(query)
+
+
+def test_a_plan_made_while_the_store_changed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = Maker(tmp_path)
+    maker.put("spam", T0, T0 + MINUTE, {1: 1})
+    maker.catalogue().close()
+    query = CountQuery(blocks=(ALL_V4,), columns=(Column("spam", Series("spam")),), span=Span(T0, T0 + MINUTE))
+    other = replace(query, span=Span(T0, T0 + 2 * MINUTE))
+    with Engine(tmp_path) as engine:
+        make = engine._planner._make
+
+        def changed_meanwhile(*told: Any) -> Reading:
+            made = make(*told)
+            if len(maker.segments) == 1:
+                with closing(Catalogue.create(tmp_path)) as catalogue:
+                    catalogue.replace([maker.put("spam", T0, T0 + MINUTE, {1: 2}, kind="late", covered=[])])
+                engine.refresh()
+                engine.answer(other)  # which another thread asks in this moment
+            return made
+
+        monkeypatch.setattr(engine._planner, "_make", changed_meanwhile)
+        assert rows_of(engine.answer(query)) == [(Block(Family.V4, 1, 32), 1)]
+        assert rows_of(engine.answer(query)) == [(Block(Family.V4, 1, 32), 3)]
+
+
+def test_top_movers_of_times_that_overlap_have_their_own_coverage(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    for minute in (0, 9):
+        maker.put("spam", T0 + minute * MINUTE, T0 + (minute + 1) * MINUTE, {1: 1})
+    before, after = Span(T0, T0 + 8 * MINUTE), Span(T0 + 2 * MINUTE, T0 + 12 * MINUTE)
+    query = MoversQuery(blocks=(ALL_V4,), column=Column("spam", Series("spam")), before=before, after=after)
+    for now, due, covered in ((T0 + 3600, 12, 2), (T0 + 6 * MINUTE, 7, 2)):
+        with Engine(tmp_path, clock=lambda now=now: now) as engine:
+            coverage = engine.answer(query).coverage
+        assert (coverage.covered_seconds, coverage.due_seconds) == (covered * MINUTE, due * MINUTE)
 
 
 def test_the_engine_sees_new_segments(tmp_path: Path) -> None:

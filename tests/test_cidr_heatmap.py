@@ -146,6 +146,14 @@ def test_what_cannot_be_drawn():
     ]
 
 
+def test_a_map_of_several_times_is_refused():
+    one = parse_block("0.0.0.0/0")
+    reply = Local(Model(DATA), clock=lambda: NOW).ask(heat.query_text(one, "spam", "on 20080424 aggregate hourly", 8))
+    assert isinstance(reply, Rows)
+    with pytest.raises(UsageError, match="one sum"):
+        heat.heat(reply, one, 8)
+
+
 def test_a_ratio_has_a_linear_scale():
     found = drawn("0.0.0.0/0", "ratio(spam, union(spam, spam6))")
     assert found.linear and found.levels()[10] == heat.STEPS

@@ -206,6 +206,9 @@ def test_order(clause, order):
 def test_shares_hosts_and_thresholds():
     found = count("percent cumulative distinct hosts threshold -2.5 aggregate")
     assert (found.share, found.hosts, found.threshold, found.every) == (True, True, -2.5, None)
+    # Beyond 2^53 fractions know every second whole number only.
+    assert count("threshold 9007199254740993").threshold == (1 << 53) + 1
+    assert query("show heavy for 10.0.0.0/12 in spam threshold 9007199254740993").least == (1 << 53) + 1
     assert count("cumulative").share and not count("").share
 
 

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,12 +21,15 @@ from daemon_support import daemon, until
 
 import jlogd
 from cidr.catalogue import Catalogue
+from cidr.config import Maintain
 from cidr.engine import Engine
 from cidr.errors import CatalogueBroken, LoggerFenced
 from cidr.extract import Extractor, Records, Rule, check_rule, parse_time
 from cidr.logger import Logger
+from cidr.maintain import Maintainer
 from cidr.names import CATALOGUE
 from cidr.survey import survey
+from cidr.times import HOUR
 from cidr.types import ALL_V4, BLOCKS, Column, CountQuery, Series, Span
 from jlogd.errors import ConfigError, SubscriberBusy, UsageError
 from jlogd.journal.batch import encode
@@ -216,6 +221,24 @@ def test_intervals_without_events_are_written_as_empty(tmp_path: Path, monkeypat
     assert 3 <= len(segments) <= 6  # not one for each of 120 minutes: they are written by the hour
 
 
+def test_another_interval_begins_where_hours_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cidr.logger.QUIET_SECONDS", 0.0)
+    append(tmp_path, [failed("192.0.2.7")])
+    hour = int(time.time()) // HOUR * HOUR + HOUR
+    for interval, at in ((60, hour + 7 * 60 + 5), (300, hour + HOUR + 5), (900, hour + 2 * HOUR + 5)):
+        with Logger(config(tmp_path, f"log_interval = {interval}"), clock=_Clock(at)) as logger:
+            for _ in range(3):
+                logger.step(0.0)
+            logger.commit()
+    with closing(Catalogue.read(tmp_path / "store" / CATALOGUE)) as catalogue:
+        ends = {(segment.start // HOUR, (segment.end - 1) // HOUR) for segment in catalogue.segments("ssh")}
+    assert all(first == last for first, last in ends)
+    with Maintainer(tmp_path / "store", Maintain(), clock=lambda: hour + 3 * HOUR) as maintainer:
+        done = {action.span for action in maintainer.run().actions if action.what == "condense"}
+    assert Span(hour, hour + HOUR) in done
+    assert counted(tmp_path / "store") == {"192.0.2.7": 1}
+
+
 def test_a_clock_that_jumps_loses_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cidr.logger.QUIET_SECONDS", 0.0)
     clock = _Clock(time.time())
@@ -278,7 +301,8 @@ def test_times_as_logs_write_them() -> None:
     assert parse_time(b"Dec 10 06:55:46", november) == int(datetime(2025, 12, 10, 6, 55, 46, tzinfo=UTC).timestamp())
     assert parse_time(b"Feb 29 00:00:00", near) == int(datetime(2024, 2, 29, tzinfo=UTC).timestamp())
     assert parse_time(b"1735689600.25", near) == parse_time(b"1735689600250000", near) == 1735689600
-    for wrong in (b"", b"nan", b"-5", b"Foo 1 00:00:00", b"2024-99-01", b"1e300", b"\xff\xfe"):
+    beyond = (b"0001-01-01T00:00:00+14:00", b"0001-01-01", b"1969-12-31T23:59:59Z", b"9999-12-31T23:59:59-23:59")
+    for wrong in (b"", b"nan", b"-5", b"Foo 1 00:00:00", b"2024-99-01", b"1e300", b"\xff\xfe", *beyond):
         assert parse_time(wrong, near) is None, wrong
 
 
@@ -295,6 +319,31 @@ def test_events_from_json(tmp_path: Path) -> None:
     append(tmp_path, [*(json.dumps(r).encode() for r in records), b"not json"])
     drained(config(tmp_path, rules=rules))
     assert counted(tmp_path / "store", "bytes") == {"192.0.2.1": 21}
+
+
+@pytest.mark.parametrize("hostile", [b'{"ip": "\xff"}', b'{"\xff": 1}', b"[" * 100_000, b'{"ip":' * 5_000])
+def test_a_record_that_only_looks_like_json_is_passed_over(tmp_path: Path, hostile: bytes) -> None:
+    """Whoever may log chooses its bytes: they must not stop the counting, now and at every start after."""
+    append(tmp_path, [b'{"ip": "192.0.2.1"}', hostile, b'{"ip": "192.0.2.2"}'])
+    drained(config(tmp_path, rules="[[as_logger.extract]]\nlog = 'mainlog'\nseries = 'seen'\njson = 'ip'\n"))
+    assert counted(tmp_path / "store", "seen") == {"192.0.2.1": 1, "192.0.2.2": 1}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Pacific/Kiritimati"])
+def test_no_time_that_a_record_says_stops_the_counting(tmp_path: Path, zone: str) -> None:
+    """Not even the first and the last day that Python knows, which some zones do not have."""
+    beyond = ["0001-01-01T00:00:00+14:00", "0001-01-01", "9999-12-31T23:59:59-23:59", "1969-12-31T23:59:59Z"]
+    words = [*beyond, "0", "1e11"]
+    append(tmp_path, [json.dumps({"ip": "192.0.2.1", "at": word}).encode() for word in words])
+    seconds = [b"0", b"99999999999", b"100000000000", b"253402300800", b"%d" % (1 << 40), b"9" * 5000]
+    append(tmp_path, [b"audit1 %b said 192.0.2.2=1" % word for word in seconds], "audit")
+    rules = "[[as_logger.extract]]\nlog = 'mainlog'\nseries = 'seen'\njson = 'ip'\njson_time = 'at'\n"
+    logger = drained(config(tmp_path, f"zone = '{zone}'\naudit = 'audit'\n", rules))
+    assert (logger.seen.events, logger.seen.not_a_time, logger.seen.left_out) == (len(words) + 2, 4, 4)
+    assert counted(tmp_path / "store", "seen") == {"192.0.2.1": len(words)}
+    assert counted(tmp_path / "store", "said") == {"192.0.2.2": 2}
+    with Maintainer(tmp_path / "store", Maintain()) as maintainer:
+        maintainer.run()
 
 
 def test_only_the_series_that_are_wanted(tmp_path: Path) -> None:
@@ -314,9 +363,11 @@ def test_only_the_series_that_are_wanted(tmp_path: Path) -> None:
         ({"match": "(?P<ip>x)", "json": "ip"}, "either"),
         ({}, "either"),
         ({"match": "(?P<ip>x)", "series": "a b"}, "cannot name a series"),
+        ({"match": "(?P<ip>x)", "json_n": "bytes"}, "go with json"),
+        ({"match": "(?P<ip>x)", "where": {"status": 500}}, "go with json"),
     ],
 )
-def test_a_rule_that_cannot_work_is_refused(rule: dict[str, str], reason: str) -> None:
+def test_a_rule_that_cannot_work_is_refused(rule: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         check_rule(Rule(**({"log": "x", "series": "s"} | rule)))
 

@@ -24,6 +24,7 @@ from cli_support import ROOT
 
 from cidr.ask import Local
 from cidr.client import Remote
+from cidr.errors import UnknownSeries
 from cidr.formats import render
 from cidr.language.errors import QueryError
 from cidr.server import bounds, openapi
@@ -33,7 +34,20 @@ from cidr.server.errors import NotAllowed
 from cidr.server.metrics import Metrics
 from cidr.server.schedule import Schedule
 from cidr.server.scopes import Scope, Scoped, make_token
-from cidr.types import ALL_V4, Answer, Column, CountQuery, Minus, Query, Ratio, Series, Union
+from cidr.types import (
+    ALL_V4,
+    Answer,
+    CachedEntry,
+    CacheStat,
+    Column,
+    CountQuery,
+    Family,
+    Minus,
+    Query,
+    Ratio,
+    Series,
+    Union,
+)
 from jlogd.errors import ConfigError, JlogError, RemoteError
 
 TEN = "show count for 10.0.0.0/8 in spam"
@@ -175,6 +189,8 @@ def test_a_query_that_is_only_unexpected_is_told_in_words(served):
         ("GET", "/v1/query?q=show+available&format=xml", None, 400),
         ("POST", "/v1/query", b"not json", 400),
         ("POST", "/v1/query", b'{"query": 5}', 400),
+        ("POST", "/v1/query", b'{"query": "\xff"}', 400),
+        ("POST", "/v1/query", b'{"query": ' + b"[" * 100_000, 400),
         ("POST", "/v1/query", b'{"query": "show available", "more": 1}', 400),
         ("POST", "/v1/query", b'{"query": "' + b"x" * (2 << 20), 413),
         ("GET", "/v1/query?q=" + "x" * 20000, None, 413),
@@ -382,6 +398,8 @@ def test_the_configuration(tmp_path):
         ({"token": [{"name": "x"}]}, "sha256"),
         ({"token": [{"name": "x", "sha256": "0" * 64, "series": ["("]}]}, "not a regular expression"),
         ({"token": [{"name": "x", "sha256": "0" * 64, "prefixes": ["10/8"]}]}, "address"),
+        ({"token": [{"name": "x", "sha256": "0" * 64, "prefixes": []}]}, "prefixes is empty"),
+        ({"token": [{"name": "x", "sha256": "0" * 64, "series": []}]}, "series is empty"),
     ],
 )
 def test_mistakes_in_the_configuration(table, word):
@@ -450,22 +468,24 @@ def test_the_client_bears_a_server_that_is_none():
 
 def test_maintain_runs_again_and_again_and_survives_failures(capsys):
     runs = threading.Semaphore(0)
-    failing = [True]
+    failures: list[Exception] = [OverflowError("date value out of range"), JlogError("the disk is full")]
 
     def work() -> None:
         runs.release()
-        if failing.pop() if failing else False:
-            raise JlogError("the disk is full")
+        if failures:
+            raise failures.pop()
 
     metrics = Metrics(Model(VECTORS), Desk(1, 1, 1))
     schedule = Schedule(work, 0.01, metrics)
     schedule.start()
-    for _ in range(3):
+    for _ in range(4):
         assert runs.acquire(timeout=SECONDS_MAX)
     schedule.stop()
     page = metrics.page().decode()
-    assert 'cidr_maintain_runs_total{result="failed"} 1.0' in page and 'result="done"' in page
-    assert "maintain failed and is tried again: the disk is full" in capsys.readouterr().err
+    assert 'cidr_maintain_runs_total{result="failed"} 2.0' in page and 'result="done"' in page
+    said = capsys.readouterr().err
+    assert "maintain failed and is tried again: the disk is full" in said
+    assert "OverflowError('date value out of range'), a mistake of cidr" in said
     idle = Schedule(work, None, metrics)
     idle.start()
     idle.stop()
@@ -557,3 +577,29 @@ def test_an_engine_in_a_scope_refuses_hidden_series_however_they_are_named():
             with pytest.raises(NotAllowed, match="virus"):
                 ask_for(asked)
     assert len(hidden.answer(CountQuery(blocks=(ALL_V4,), columns=(Column("x", seen),)))) == 3
+
+
+def test_sums_and_hints_tell_of_no_hidden_series():
+    """The pattern `spa.*` matches the words "spam, virus" too, which is what a sum of both is called in the cache."""
+    scope = Scope("x", (re.compile("spa.*"),))
+    entries = [
+        CachedEntry(path, series, Family.V4, 0, 60, 1, 1, 1, 0)
+        for path, series in (("a", "spam"), ("", "spam, virus"), ("b", "virus"), ("", "spam, spare"))
+    ]
+
+    class Told(Model):
+        def cache(self, entries_max: int = 100) -> CacheStat:
+            return CacheStat(4, 9, 0, 0, tuple(entries))
+
+        def answer(self, query: Query) -> Answer:
+            raise UnknownSeries("spam", ["spam2", "virus", "span"])
+
+        explain = answer
+
+    hidden = Scoped(Told(VECTORS), scope)
+    assert [one.series for one in hidden.cache().entries] == ["spam", "spam, spare"]
+    asked = CountQuery(blocks=(ALL_V4,), columns=(Column("x", Series("spam")),))
+    for ask_for in (hidden.answer, hidden.explain):
+        with pytest.raises(UnknownSeries) as caught:
+            ask_for(asked)
+        assert set(caught.value.known) == {"spam2", "span"}

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from datetime import date
+from datetime import date, datetime
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from cidr_support import Maker
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cidr.addresses import disjoint, parse_block
 from cidr.errors import SegmentDamaged, StoreNotFound
 from cidr.spans import Spans, both, of, union, without
 from cidr.store import Store
-from cidr.timeline import Segment, Timeline
+from cidr.timeline import Segment, Timeline, _outranking
 from cidr.times import day_span, format_stamp, parse_stamp, unit, units, zone_named
 from cidr.types import TIERS, Block, Family, Span
 from jlogd.errors import UsageError
@@ -70,6 +70,27 @@ def test_in_each_interval_one_origin_counts_and_all_of_it(found: list[tuple[int,
             wanted.update(leaf.path for leaf in by_origin[winner])
     chosen = Timeline(leaves).select(Span(0, 5 * MINUTE)).segments
     assert Counter(s.path for s in chosen) == wanted
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9), st.sampled_from("abc"), st.integers(1, 2)), max_size=20)
+)
+@example([(0, 9, "a", 2), *((start, 1, "a", 2) for start in (1, 2, 3, 4)), (7, 1, "b", 1)])
+def test_intervals_of_any_length_outrank_what_they_overlap(found: list[tuple[int, int, str, int]]) -> None:
+    """An hour without counts is one interval, and may have late counts in it: many short ones beside a long one."""
+    groups = {
+        (start, start + length, origin): [segment(start, start + length, origin=origin, epoch=epoch, kind=kind)]
+        for start, length, origin, epoch in found
+        for kind in ("full" if length > 3 else "late",)
+    }
+    order = sorted(groups, key=lambda g: (g[2], g[0]))
+    order.sort(key=lambda g: (groups[g][0].kind == "full", groups[g][0].epoch), reverse=True)
+    wanted: list[tuple[int, int, str]] = []
+    for start, end, origin in order:
+        if not any(o != origin and s < end and start < e for s, e, o in wanted):
+            wanted.append((start, end, origin))
+    assert _outranking(groups) == wanted
 
 
 def test_a_commit_written_again_after_a_crash_counts_once() -> None:
@@ -159,6 +180,28 @@ def test_units_tile_the_time_in_every_zone(name: str, seconds: int, tier: str) -
     day = unit("day", seconds, zone)
     if tier == "hour":
         assert day.start <= here.start < here.end <= day.end
+
+
+# A change of clocks by half an hour, some in the middle of an hour; by more, at midnight; by a day.
+CHANGES = [
+    ("Australia/Lord_Howe", "20240406T150000"), ("Australia/Lord_Howe", "20241005T153000"),
+    ("America/Caracas", "20071209T070000"), ("America/Caracas", "20160501T070000"),
+    ("Asia/Pyongyang", "20180504T150000"), ("Europe/Berlin", "20240331T010000"),
+    ("America/Sao_Paulo", "20181104T030000"), ("Pacific/Apia", "20111230T100000"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "change"), CHANGES)
+def test_units_tile_the_time_around_a_change_of_clocks(name: str, change: str) -> None:
+    zone, at = zone_named(name), parse_stamp(change)
+    assert datetime.fromtimestamp(at - 1, zone).utcoffset() != datetime.fromtimestamp(at, zone).utcoffset()
+    for tier in TIERS[1:]:
+        found = list(units(tier, Span(at - 90000, at + 90000), zone))
+        assert all(a.end == b.start for a, b in pairwise(found))
+        for second in (at - 1800, at - 1, at, at + 1, at + 1799, at + 1800, at + 3600):
+            assert unit(tier, second, zone) in found
+        days = {unit("day", span.start, zone) for span in found}
+        assert tier != "hour" or all(any(d.start <= h.start and h.end <= d.end for d in days) for h in found)
 
 
 def test_a_day_begins_at_midnight_where_the_store_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cidr.catalogue import Catalogue
 from cidr.cli.main import cli
 from cidr.columns import Counts
 from cidr.errors import BadInput
@@ -117,6 +119,20 @@ def test_silk_text_goes_in_and_out(tmp_path: Path) -> None:
         import_file(bad, base, kind="silk", interval=60, series="x", end=T0)
 
 
+def test_the_first_row_of_a_bag_is_no_title(tmp_path: Path) -> None:
+    file = tmp_path / "bag.txt"
+    for number, line in enumerate(("::1|5", "10.0.0.1|5", " 10.0.0.1 | 5 |")):
+        file.write_text(f"{line}\n")
+        assert import_file(file, tmp_path / str(number), kind="silk", interval=60, series="x", end=T0).rows == 1
+    for line in ("10.0.0.1", "10.0.0.1|x", "10.0.0.1|1.5", "::1|", "a|5", "-|5"):
+        file.write_text(f"{line}\n10.0.0.2|5\n")
+        with pytest.raises(BadInput, match="line 1"):
+            import_file(file, tmp_path / "s", kind="silk", interval=60, series="x", end=T0)
+    for title in ("key|counter|", "--------+---", "|records|", "sIP|"):
+        file.write_text(f"{title}\n10.0.0.2|5\n")
+        assert import_file(file, tmp_path / title[:3], kind="silk", interval=60, series="x", end=T0).rows == 1
+
+
 def test_an_import_beside_a_logger_is_refused(tmp_path: Path) -> None:
     append(tmp_path, [failed("192.0.2.7")])
     drained(config(tmp_path))
@@ -139,7 +155,9 @@ def test_an_import_into_what_was_imported_and_condensed_adds_up(tmp_path: Path) 
 
 def test_an_import_leaves_the_zone_of_a_store_as_it_is(tmp_path: Path) -> None:
     base = tmp_path / "s"
-    for number, (zone, then) in enumerate((("Europe/Berlin", "Europe/Berlin"), ("", "Europe/Berlin"), ("UTC", "UTC"))):
+    for number, (zone, then) in enumerate(
+        (("Europe/Berlin", "Europe/Berlin"), ("", "Europe/Berlin"), ("UTC", "Europe/Berlin"))
+    ):
         file = tmp_path / f"{number}.csv"
         file.write_text(f"series,end,address,count\nspam,2008-04-24T00:0{number}:00,10.0.0.1,1\n")
         import_file(file, base, kind="csv", interval=60, zone=zone)
@@ -261,3 +279,15 @@ def _example(language: str) -> str:
     """The first block of that language in docs/cidr-storage.md."""
     text = (Path(__file__).parent.parent / "docs" / "cidr-storage.md").read_text()
     return text.partition(f"```{language}\n")[2].partition("```")[0]
+
+
+def test_an_import_leaves_the_zone_of_a_store(tmp_path: Path) -> None:
+    """It is of times that name none, and of the days of a new store only."""
+    for number, zone, exit_code in ((1, "Europe/Berlin", 0), (1, "Asia/Tokyo", 2), (2, "Asia/Tokyo", 0)):
+        file = tmp_path / "counts.csv"
+        file.write_text(f"series,end,address,count\nspam{number},2008-04-24T09:15:00,10.0.0.1,5\n")
+        told = ("import", file, "--base-dir", tmp_path / "s", "--interval", "15m", "--zone", zone)
+        assert cidr(*told).exit_code == exit_code
+        with closing(Catalogue.read(tmp_path / "s" / CATALOGUE)) as catalogue:
+            assert catalogue.setting("zone") == "Europe/Berlin"
+    assert b"spam2,2008-04-24T00:15:00Z" in exported(tmp_path / "s", "csv")

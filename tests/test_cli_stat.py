@@ -43,6 +43,15 @@ def places(log: Path) -> dict[str, int]:
     return {one["name"]: one["next"] for one in jlogctl("subscriber", "list", log, "--json").objects}
 
 
+def test_json_of_a_path_that_is_no_text(log: Path, tmp_path: Path) -> None:
+    """JSON cannot hold it, and is JSON all the same."""
+    spool = tmp_path / os.fsdecode(b"sp\xffool")
+    log.parent.rename(spool)
+    for command in (("stat", spool / "mainlog"), ("list", spool), ("owner", spool)):
+        ended = done(jlogctl(*command, "--json"))
+        assert ended.objects and "sp?ool" in ended.out, ended
+
+
 def test_stat_shows_everything(log: Path) -> None:
     ended = done(jlogctl("stat", log))
     shown = ended.out

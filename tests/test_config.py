@@ -13,15 +13,8 @@ from config_support import FULL, ROOT, wrong
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jlogd.daemon.config import (
-    Config,
-    Listen,
-    Node,
-    host_name,
-    load,
-    parse,
-    source_names,
-)
+from jlogd.daemon.config import Config, Listen, Node, host_name, source_names
+from jlogd.daemon.config_file import load, parse
 from jlogd.daemon.toml_structs import MISTAKES_SHOWN_MAX, TEXT_BYTES_MAX
 from jlogd.errors import ConfigError
 from jlogd.journal.types import Caps, Settings

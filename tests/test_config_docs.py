@@ -10,16 +10,8 @@ import pytest
 from config_support import DOCS
 
 from jlogd.daemon.auth import Auth, AuthClient, Grants
-from jlogd.daemon.config import (
-    UNIT_FIELDS,
-    Config,
-    Listen,
-    LogConfig,
-    Node,
-    Sources,
-    host_name,
-    parse,
-)
+from jlogd.daemon.config import UNIT_FIELDS, Config, Listen, LogConfig, Node, Sources, host_name
+from jlogd.daemon.config_file import parse
 from jlogd.daemon.reload import NEEDS_RESTART
 from jlogd.daemon.units import Duration, Size
 from jlogd.manager.config import ManagedNode, ManagerConfig, PullRule

@@ -8,10 +8,8 @@ from config_support import FULL
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jlogd.daemon.config import (
-    Config,
-    parse,
-)
+from jlogd.daemon.config import Config
+from jlogd.daemon.config_file import parse
 from jlogd.errors import ConfigError
 
 WORDS = ["node", "listen", "log", "source", "syslog", "file", "stdin", "name", "spool", "zmq", "http", "subscribers"]

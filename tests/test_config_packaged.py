@@ -11,11 +11,8 @@ from pathlib import Path
 import pytest
 from config_support import PACKAGING
 
-from jlogd.daemon.config import (
-    Listen,
-    load,
-    parse,
-)
+from jlogd.daemon.config import Listen
+from jlogd.daemon.config_file import load, parse
 from jlogd.daemon.defaults import DEFAULT_TOML, default_config, paste_lines
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from config_support import FULL
 
-from jlogd.daemon.config import (
-    LogConfig,
-    parse,
-)
-from jlogd.daemon.reload import NEEDS_RESTART, Change, reload_plan
+from jlogd.daemon.config import LogConfig
+from jlogd.daemon.config_file import parse
+from jlogd.daemon.reload import NEEDS_RESTART, Change, in_effect, reload_plan
+from jlogd.errors import ConfigError
 
 
 def test_an_equal_configuration_needs_nothing() -> None:
@@ -85,3 +84,42 @@ def test_one_of_two_equal_sources_removed() -> None:
     one = '[[source.syslog]]\nlog = "a"\nlisten = ["udp://127.0.0.1:0"]\n'
     applied, _ = reload_plan(parse("[log.a]\n" + one + one), parse("[log.a]\n" + one))
     assert [change.action for change in applied] == ["remove"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"east1"', '"east2"'),
+        ("/var/lib/jlogd/", "/srv/"),
+        ("tcp://127.0.0.1:5140", "tcp://127.0.0.1:5141"),
+        ("[::1]:5180", "127.0.0.1:5180"),
+        ('[[source.stdin]]\nlog = "mainlog"\n', ""),
+        ('[[source.stdin]]\nlog = "mainlog"', '[[source.stdin]]\nlog = "bounce.log"'),
+    ],
+)
+def test_what_was_not_applied_does_not_run(old: str, new: str) -> None:
+    """And is told again by every reload until it is put back, which changes nothing."""
+    running, wanted = parse(FULL), parse(FULL.replace(old, new))
+    assert in_effect(running, wanted) == running
+    assert reload_plan(in_effect(running, wanted), wanted)[1] == reload_plan(running, wanted)[1]
+
+
+def test_what_was_applied_runs() -> None:
+    wanted = parse(FULL.replace('"8KiB"', '"9KiB"').replace('"7d"', '"8d"') + "[auth.keyless]\n")
+    assert in_effect(parse(FULL), wanted) == wanted
+
+
+def test_a_manager_that_is_made_by_a_reload_has_every_setting() -> None:
+    wanted = parse('[manager]\nname = "m2"\n[[manager.node]]\nname = "n"\naddress = "tcp://127.0.0.1:1"\n')
+    none, made = parse('[manager]\nname = "m1"\n'), in_effect(parse('[manager]\nname = "m1"\n'), wanted)
+    assert made == wanted and reload_plan(none, wanted)[1] == []
+    other = parse('[manager]\nname = "m3"\n[[manager.node]]\nname = "n"\naddress = "tcp://127.0.0.1:1"\n')
+    assert in_effect(made, other).manager.name == "m2"
+    assert [change.path for change in reload_plan(made, other)[1]] == [("manager", "name")]
+
+
+def test_a_new_source_cannot_have_the_name_that_standard_input_keeps() -> None:
+    taken = FULL.replace('listen = ["udp', 'name = "stdin"\nlisten = ["udp').replace("[[source.stdin]]", "[log.x]")
+    wanted = parse(taken.replace('[log.x]\nlog = "mainlog"', "[log.x]"))
+    with pytest.raises(ConfigError, match="source stdin: standard input has that name until the restart"):
+        in_effect(parse(FULL), wanted)

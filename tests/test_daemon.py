@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -103,6 +104,20 @@ def test_a_wrong_configuration_changes_nothing_at_a_reload(tmp_path: Path) -> No
         until(lambda: running.said("jlogd.toml:2"), "the mistake is reported with its line")
         send_tcp(running, b"still here\n")
         running.until_records(1)
+
+
+def test_what_a_reload_cannot_read_twice_holds_up_nobody(tmp_path: Path) -> None:
+    """Standard input that is said not to be opened was not; a pipe in the place of the file is refused, not read."""
+    with daemon(tmp_path) as running:
+        running.write_config('[[source.stdin]]\nlog = "mainlog"\n')
+        running.send_signal(signal.SIGHUP)
+        until(lambda: running.said("not applied source.stdin: added"), "the reload is reported")
+        assert not running.said("source stdin feeds")
+        running.config.unlink()
+        os.mkfifo(running.config)
+        running.send_signal(signal.SIGHUP)
+        until(lambda: running.said("is no regular file"), "the pipe is refused")
+        assert running.end() == 0
 
 
 def test_a_reload_that_cannot_bind_leaves_the_sources_as_they_were(tmp_path: Path) -> None:

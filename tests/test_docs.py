@@ -42,7 +42,7 @@ from daemon_support import SECONDS_MAX, until
 from ports import free_ports
 
 from cidr.config import parse as parse_cidr
-from jlogd.daemon.config import parse
+from jlogd.daemon.config_file import parse
 from jlogd.daemon.defaults import DEFAULT_TOML
 from jlogd.daemon.manager_metrics import manager_metrics
 from jlogd.daemon.metrics import all_metrics

@@ -10,7 +10,7 @@ from model_disk import Fault, ModelDisk, ModelProcess
 
 import jlogd
 from jlogd.errors import LogFailed, LogFull, SpoolFull, UsageError
-from jlogd.journal import appender
+from jlogd.journal import retention
 from jlogd.journal.batch import Batch, encode
 from jlogd.journal.journal import Journal
 from jlogd.journal.types import Caps, Receipt, Settings
@@ -163,7 +163,7 @@ def test_a_second_writer_of_a_producers_name_is_told(spool: Path) -> None:
 
 def test_a_cap_that_another_process_sets_is_kept(disk: ModelProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is open, with no cap in sight; then another process adds a subscriber that blocks."""
-    monkeypatch.setattr(appender, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(retention, "LOOK_AGAIN_SECONDS", 0.0)
     Journal.create(PATH, disk=disk)
     with Journal.open(PATH, disk=disk) as journal, Journal.open(PATH, disk=disk.disk.process()) as other:
         assert isinstance(journal.commit([encode([b"x" * 900])])[0], Receipt)

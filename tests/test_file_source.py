@@ -9,6 +9,7 @@ waiting; a state file half written.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -30,7 +31,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from source_support import LogUnderTest, eventually
 
-from jlogd.errors import ConfigError, FormatError
+from jlogd.errors import ConfigError, FormatError, JlogError, SpoolFull
 from jlogd.journal.batch import Batch
 from jlogd.journal.producers import Producers, producer_id
 from jlogd.journal.types import Receipt
@@ -342,6 +343,130 @@ def test_hard_links_symbolic_links_and_what_is_no_file(tmp_path: Path) -> None:
     world.add(b"not lines", "app.log.gz")
     world.add(b"no\n", "skipped")
     assert world.settle(rounds=10) == [b"a"]
+
+
+def test_a_name_that_is_no_text_is_followed_and_remembered(tmp_path: Path) -> None:
+    """Whoever may make a file where files are followed chooses its name; the state file is JSON."""
+    world = World(tmp_path, "*")
+    names = [os.fsdecode(name) for name in (b"bad\xff\xfe.log", b"split\nline", "\u00fc %s".encode())]
+    for at, name in enumerate(names):
+        world.add(b"%d\n" % at, name)
+    world.add(b"app\n")
+    assert sorted(world.settle()) == [b"0", b"1", b"2", b"app"]
+    world.kill()
+    for at, name in enumerate(names):
+        world.add(b"more %d\n" % at, name)
+    world.start()
+    assert sorted(world.settle())[3:] == [b"app", b"more 0", b"more 1", b"more 2"]
+    assert world.stats()["begun"] == 0
+
+
+class Faults:
+    """Calls that fail once, the n-th of them; or all, while `broken`."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.broken = False
+
+    def strike(self) -> None:
+        self.at -= 1
+        if self.at == 0 or self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def lives_of_some_files(world: World) -> list[bytes]:
+    """Written, rotated by both ways, found again after a kill, gone and come back; all that must be in the log."""
+    world.add(b"1 one\n")
+    world.settle()
+    world.add(b"1 two\n")
+    world.rotate()
+    world.add(b"2 one\n")
+    world.settle()
+    world.copy_truncate("app.log.2")
+    world.add(b"3 one, no copy of any other file here\n")
+    world.settle(rounds=5)
+    world.add(b"3 two\n")
+    world.settle(rounds=5)
+    world.kill()
+    (world.logs / "app.log").rename(world.logs.parent / "away")
+    world.start()
+    world.add(b"other\n", "app.log.x")
+    world.settle(rounds=10)
+    (world.logs.parent / "away").rename(world.logs / "app.log")
+    world.add(b"3 three\n")
+    world.settle(rounds=10)
+    return [b"1 one", b"1 two", b"2 one", b"3 one, no copy of any other file here", b"3 three", b"3 two", b"other"]
+
+
+@pytest.mark.parametrize("call", ["pread", "fstat"])
+def test_a_file_that_cannot_be_read_for_a_moment_costs_nobody_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A sector, a server of a mount: whichever look at a file fails, it is looked at again, and the others go on.
+
+    In the very moment of a rotation it may be taken for another one: then lines come twice, but never not at all.
+    """
+    real = getattr(os, call)
+    for at in range(1, 110, 3):
+        world, faults = World(tmp_path / str(at), "app.log*"), Faults(at)
+
+        def flaky(*arguments: Any, faults: Faults = faults) -> Any:
+            faults.strike()
+            return real(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, call, flaky)
+            expected = lives_of_some_files(world)
+        assert sorted(set(world.log.records)) == expected, at
+        world.kill()
+
+
+def test_a_log_that_cannot_be_asked_is_waited_for(tmp_path: Path) -> None:
+    """Where its disk fails, or there is no descriptor left, it does not know how far it has a file."""
+    for at in range(1, 40, 2):
+        world, faults = World(tmp_path / str(at), "app.log*"), Faults(at)
+        position = world.log.position
+
+        def asked(producer: str, position: Any = position, faults: Faults = faults, full: bool = at % 4 == 1) -> Any:
+            try:
+                faults.strike()
+            except OSError as error:
+                raise (SpoolFull("no space") if full else error) from None
+            return position(producer)
+
+        world.log.position = asked  # type: ignore[method-assign]
+        assert world.follower is not None
+        world.follower._positions = asked
+        try:
+            expected = lives_of_some_files(world)
+        except JlogError:  # at the very start: then the daemon does not start
+            assert world.follower is not None and not world.follower._open_files
+            continue
+        assert sorted(world.log.records) == expected, at
+        world.kill()
+
+
+def test_a_file_that_stays_unreadable_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world, faults = World(tmp_path, "*"), Faults(0)
+    real = os.pread
+
+    def flaky(fd: int, *arguments: Any) -> bytes:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("bad"):
+            faults.strike()
+        return real(fd, *arguments)
+
+    monkeypatch.setattr(os, "pread", flaky)
+    faults.broken = True
+    world.add(b"never mind\n", "bad")
+    world.add(b"good\n")
+    assert world.settle(rounds=5) == [b"good"]
+    assert [record.message for record in caplog.records if "bad" in record.message] == [
+        f"cannot read {world.logs}/bad: [Errno 5] Input/output error; trying again"
+    ]
+    faults.broken = False
+    assert world.settle(rounds=5) == [b"good", b"never mind"]
 
 
 def test_start_at_the_end_only_for_what_was_there_first(tmp_path: Path) -> None:

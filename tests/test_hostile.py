@@ -200,12 +200,38 @@ def test_who_sends_nothing_but_faults_is_cut_off(spool: Path, monkeypatch: pytes
     monkeypatch.setattr(watch, "FAULTS_MAX", 50)
     make_log(spool)
     with Daemon(spool) as made, Raw(made.address) as raw, Hostile(made.address, hello=True) as peer:
+        until(lambda: made.server.current()["connections"] == 2, "both are known")
         for _ in range(60):
             peer.send(frame(b'{"verb":"dance"}'))
         peer.wait_hung_up()
         until(lambda: 50 <= made.server.tally.counts()["protocol", "127.0.0.1"] <= 60, "counted")
         assert made.server.tally.counts()["too_many_faults", "127.0.0.1"] == 1
         assert raw.settle() == []
+
+
+def test_who_is_known_after_its_first_faults_is_cut_off_for_later_ones(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages and connections are told by different threads of ZeroMQ, and so in any order."""
+    monkeypatch.setattr(watch, "FAULTS_MAX", 50)
+    told, came = threading.Event(), watch.Watch._came
+
+    def late(self: watch.Watch, descriptor: int) -> None:
+        assert told.wait(30)
+        came(self, descriptor)
+
+    monkeypatch.setattr(watch.Watch, "_came", late)
+    make_log(spool)
+    with Daemon(spool) as made, Hostile(made.address, hello=True) as peer:
+        for _ in range(60):
+            peer.send(frame(b'{"verb":"dance"}'))
+        until(lambda: made.server.tally.counts().get(("protocol", "127.0.0.1")) == 60, "counted")
+        told.set()
+        until(lambda: made.server.current()["connections"] == 1, "it is known")
+        for _ in range(120):  # some of which are counted with those before
+            peer.send(frame(b'{"verb":"dance"}'))
+        peer.wait_hung_up()
+        assert made.server.tally.counts()["too_many_faults", "127.0.0.1"] == 1
 
 
 @pytest.mark.slow

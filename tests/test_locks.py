@@ -384,9 +384,7 @@ def test_a_wait_for_one_lock_does_not_stop_others(path, worker):
         time.sleep(0.1)
         other = path.with_name("other.lock")
         acquire(other).release()
-        started = time.monotonic()
         assert busy(path), "and does not make an attempt without wait wait"
-        assert time.monotonic() - started < 1
         assert worker.ask("release", path) == "ok"
         waiting.result(5).release()
 

@@ -15,10 +15,12 @@ from manager_nodes import append, cluster, numbered
 from manager_processes import ManagerProcess, NodeProcess, running
 
 import jlogd
+from jlogd.cli.manager import _show_status
 from jlogd.daemon.manager_metrics import ManagerCollector, manager_metrics
 from jlogd.daemon.metrics import make_registry, metric_table
 from jlogd.manager.ledger import Changes, LmdbLedger
 from jlogd.manager.manager import Manager
+from jlogd.manager.status import ManagerStatus
 from jlogd.manager.verify import verify
 
 
@@ -195,6 +197,12 @@ def test_a_manager_tells_prometheus(tmp_path: Path) -> None:
         assert now["jlogd_manager_pull_stopped", "n0"] == 0 and now["jlogd_manager_rounds_total", ""] >= 1
         names = {name for name, _ in now}
         assert {metric.exposed for metric in manager_metrics()} <= names
+
+
+def test_what_is_unclaimed_is_a_note_and_no_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    status = ManagerStatus(name="mgr1", held_bytes=0, counters={}, nodes=[], pulls=[], unclaimed=["/files/n0: 8 bytes"])
+    assert _show_status(status, as_json=False) == 0
+    assert "note: /files/n0: 8 bytes" in capsys.readouterr().err
 
 
 def test_metrics_are_documented() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +62,22 @@ def test_a_closed_file_is_compressed() -> None:
     closed(made)
     assert medium.paths() == [f"{path}.zst"] and contents(medium) == found.text()
     assert medium.ledger[1][path].status == "compressed" and made.output.stats()["compressed"] == 1
+
+
+def test_a_full_disk_holds_it_up_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    """What was begun takes no room, and it is tried again."""
+    medium, found = Medium(), node()
+    made = manager(medium)
+    made.pull([found])
+    [path] = medium.paths()
+    medium.disk.faults.append(Fault(op="append", path="*.zst.new", short=7))
+    medium.disk.faults.append(Fault(op="append", path="*.zst.new", error=errno.ENOSPC, times=10**9))
+    closed(made, 8)
+    assert medium.paths() == [path]
+    assert len([record for record in caplog.records if "not compressed yet" in record.getMessage()]) == 1
+    medium.disk.faults.clear()
+    closed(made, start=100_000)
+    assert medium.paths() == [f"{path}.zst"] and contents(medium) == found.text()
 
 
 def test_what_someone_puts_in_the_place_of_a_compressed_file_stays(monkeypatch: pytest.MonkeyPatch) -> None:

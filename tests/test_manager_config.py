@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jlogd.daemon.config import parse
+from jlogd.daemon.config_file import parse
 from jlogd.errors import ConfigError
 from jlogd.manager.config import ManagedNode, ManagerConfig, PullRule, wanted
 

@@ -82,6 +82,31 @@ def test_what_someone_appends_after_the_restart_of_a_killed_manager_is_kept(tmp_
 
 
 @pytest.mark.slow
+def test_what_someone_appends_to_the_file_of_a_killed_manager_is_set_aside(tmp_path: Path) -> None:
+    with running(tmp_path) as (manager, [node]):
+        with jlogd.open(node.address) as log, log.writer() as writer:
+            writer.extend([b"1"])
+            writer.flush()
+            until(lambda: committed(manager.directory / "state" / "manager") == 2, "it is committed")
+            manager.kill()
+            path = manager.directory / "files" / node.name
+            with path.open("ab") as file:
+                file.write(b"by hand\n")
+            manager.launch()
+            until(lambda: manager.get("/readyz")[0] == 200, "the manager is ready")
+            writer.extend([b"2"])
+            writer.flush()
+            until(lambda: path.read_bytes() == b"1\n2\n", "it goes on where the ledger says")
+            assert manager.status()["counters"]["files_aside"] == 1
+        assert manager.end() == 0
+        # It has another name after a minute.
+        [side] = [*path.parent.glob(f".{path.name}.aside-2"), *path.parent.glob(f"{path.name}.unclaimed-2")]
+        assert side.read_bytes() == b"by hand\n" and "set aside" in manager.errors.read_text()
+        verified = done(jlogctl("manager", "verify", "--config", manager.config))
+        assert f"{side}: 8 bytes" in verified.err and verified.lines[-1].endswith(": right")
+
+
+@pytest.mark.slow
 def test_a_manager_ends_cleanly_and_a_reload_takes_a_node_away(tmp_path: Path) -> None:
     with running(tmp_path, nodes=2) as (manager, nodes):
         loads = [Load(node) for node in nodes]

@@ -136,6 +136,18 @@ def test_a_server_that_is_away_holds_up_nothing_else(tmp_path: Path) -> None:
         assert f"the syslog server at {address}" in problem
 
 
+def test_a_rule_that_changed_takes_what_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    with cluster(tmp_path) as found:
+        manager = found.begin(found.config(pull=(PullRule(syslog=f"tcp://127.0.0.1:{port}"),)))
+        append(found.nodes[0], *numbered(0, 100))
+        until(manager.problems, "it is told")
+        assert manager.hub.held_bytes
+        manager.reload(found.config())
+        found.until_lines(100)
+        until(lambda: not manager.hub.held_bytes and not manager.problems(), "nothing waits any more")
+
+
 def test_a_syslog_server_that_ends_a_connection_is_noticed() -> None:
     node = Node("n0", batches(random.Random(1), "n0", 2))
     listener = socket.create_server(("127.0.0.1", 0))

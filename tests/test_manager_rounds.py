@@ -293,7 +293,7 @@ def test_files_removed_in_the_second_they_were_made_are_all_remembered(monkeypat
     for count in (4, 5, 6):
         medium.disk.process().unlink(Path(path))
         manager.pull([Node("n0", node.items[:count])])
-    sources, files, _ = medium.ledger
+    sources, files, *_ = medium.ledger
     assert counts(files)[node.source.key] == (sources[node.source.key].records, 0) == (6, 0)
 
 

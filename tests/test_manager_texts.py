@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 from collections.abc import Iterator
@@ -101,7 +102,17 @@ def test_a_setting_that_changes_takes_effect(node: Node) -> None:
     assert node.until_lines(20) == [*numbered(0, 10), *numbered(20, 10)]
 
 
-def test_a_restored_copy_of_the_log_stops_it_until_a_person_decides(tmp_path: Path) -> None:
+def test_a_restored_copy_of_the_log_stops_it_until_a_person_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose word is heard, though there was a moment in which orders could not be looked for."""
+    real, shortages = orders.given, [OSError(errno.EMFILE, "too many open files")]
+
+    def given(directory: Path) -> list[tuple[Path, orders.Order]]:
+        if shortages:
+            raise shortages.pop()
+        return real(directory)
+
     node = Node(tmp_path)
     node.append(0, 10)
     node.until_lines(10)
@@ -117,11 +128,22 @@ def test_a_restored_copy_of_the_log_stops_it_until_a_person_decides(tmp_path: Pa
     until(lambda: node.texts._pulls["mainlog"].stopped, "it stops")
     assert "went back" in node.texts.problems()[0] and "--text" in node.texts.problems()[0]
     node.append(50, 5)
+    monkeypatch.setattr(orders, "given", given)
+    until(lambda: not shortages, "orders are looked for")
     orders.give(tmp_path / "ledger", orders.Resume("east1", "mainlog"))
     lines = node.until_lines(26)
     assert b"goes on by decision" in lines[20] and lines[21:] == numbered(50, 5)
     assert node.texts.problems() == []
     node.close()
+
+
+def test_an_order_to_resume_is_not_kept_for_another_time(node: Node) -> None:
+    node.append(0, 10)
+    node.until_lines(10)
+    path = orders.give(node.directory / "ledger", orders.Resume("east1", "mainlog"))
+    until(lambda: not path.exists(), "it is dropped")
+    node.append(10, 10)
+    assert node.until_lines(20) == numbered(0, 20)
 
 
 def test_a_file_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from model_disk import Crash, Fault, ModelDisk, ModelProcess
 
-from jlogd.errors import JlogError
+from jlogd.errors import JlogError, LogExists, SpoolFull
 from jlogd.journal.batch import Batch, Gap, encode
 from jlogd.journal.check import check
 from jlogd.journal.cursor import Cursor, locate
@@ -236,3 +236,21 @@ def test_a_recovery_looks_who_owns_the_log_before_it_raises_the_epoch():
         struck += fault.struck
         assert not fault.struck or View(PATH, successor).owner().host == "host-b", call
     assert struck
+
+
+def test_a_lock_that_no_descriptor_is_left_for_is_waited_for(disk):
+    """Where more locks are in use than are kept open, a commit opens its own: that is no lock that does not work."""
+    journal = make(disk)
+    disk.disk.faults.append(Fault(error=errno.EMFILE, op="lock", path="*append.lock"))
+    (refused,) = journal.commit([encode([b"a"])])
+    assert isinstance(refused, SpoolFull) and "open files" in str(refused)
+    assert journal.commit([encode([b"a"])]) == [Receipt(1, 1)]
+
+
+def test_a_sound_log_that_is_there_already_is_not_told_to_be_repaired(disk):
+    make(disk)
+    with pytest.raises(LogExists, match="open that log, or choose another name"):
+        Journal.create(PATH, disk=disk)
+    disk.unlink(PATH / "log.json")
+    with pytest.raises(LogExists, match=r"without its log\.json.* jlogctl repair"):
+        Journal.create(PATH, disk=disk)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ DISK_METHODS = {
 
 # A layer may import the layers above it in this table, and itself. Within a layer the packages do not know each other.
 LAYERS: list[set[str]] = [
-    {"errors", "version"},
+    {"errors", "version", "plain"},
     {"journal"},
     {"writer", "subscriber", "spoolcheck"},
     {"log"},
@@ -169,8 +170,35 @@ def test_the_import_check_sees_every_form():
     source = "import jlogd\nfrom jlogd import cli\nimport jlogd.wire.x as c\ndef f():\n    from jlogd.daemon import x"
     assert imported(source) == {"jlogd", "cli", "wire", "daemon"}
     assert imported("import json\nfrom jlogd.journal.batch import Batch") == {"journal"}
-    assert allowed("journal") == {"errors", "version", "journal"}
+    assert allowed("journal") == {"errors", "version", "plain", "journal"}
     assert "wire" not in allowed("sources") and "writer" not in allowed("subscriber") and "cli" not in allowed("daemon")
+
+
+def known_modules(source: str, modules: set[str]) -> set[str]:
+    """Which of `modules` a module imports, if only for its types."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & modules
+
+
+def test_no_modules_know_each_other():
+    """Types count: where two modules need each other's, a third one is missing, or they are one."""
+    sources = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path.read_text() for path in modules()}
+    known = {name: known_modules(source, set(sources)) for name, source in sources.items()}
+    assert {"jlogd.daemon.session", "jlogd.daemon.served"} <= known["jlogd.daemon.desk"]
+    try:
+        TopologicalSorter(known).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(reversed(error.args[1]))}")
+
+
+def test_the_circle_check_sees_every_form():
+    source = "import a\nfrom a.b import X\nfrom a import c\nif TYPE_CHECKING:\n    from a.d import Y\nimport other"
+    assert known_modules(source, {"a", "a.b", "a.c", "a.d", "a.e"}) == {"a", "a.b", "a.c", "a.d"}
 
 
 # Which of jlogd's parts another part of the house may use: `cidr` reads logs as every subscriber does, `vip` writes to

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wire_support import Daemon, Raw, held_commits, make_log, numbered, records_in
 
-from jlogd.daemon import intake
+from jlogd.daemon import intake, roster
 from jlogd.daemon import server as servers
 from jlogd.daemon.server import Server
 from jlogd.errors import CannotListen, UsageError
@@ -415,12 +415,12 @@ def test_a_subscription_without_credit_gets_nothing(raw: Raw) -> None:
 
 
 def test_the_daemon_grants_less_when_there_are_many(daemon: Daemon, raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "CREDIT_BYTES_TOTAL", 8 * MIB)
+    monkeypatch.setattr(roster, "CREDIT_BYTES_TOTAL", 8 * MIB)
     granted = [raw.subscribe(credit=16 * MIB, follow=True).credit for _ in range(30)]
     assert granted[0] == 2 * MIB
     assert granted == sorted(granted, reverse=True)
-    assert granted[-1] == servers.CREDIT_BYTES_MIN
-    assert sum(granted) <= 8 * MIB + 30 * servers.CREDIT_BYTES_MIN
+    assert granted[-1] == roster.CREDIT_BYTES_MIN
+    assert sum(granted) <= 8 * MIB + 30 * roster.CREDIT_BYTES_MIN
 
 
 def test_a_subscriber_that_does_not_read_delays_nobody(daemon: Daemon, raw: Raw) -> None:
@@ -598,7 +598,7 @@ def test_limits_of_one_client(spool: Path) -> None:
 
 
 def test_too_many_clients(daemon: Daemon, raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "SESSIONS_MAX", 2)
+    monkeypatch.setattr(roster, "SESSIONS_MAX", 2)
     with Raw(daemon.address), Raw(daemon.address, hello=False) as third:
         assert refused(third.ask(m.Hello(0, 1, "third")), "slow-down")
 

@@ -498,9 +498,10 @@ def test_a_damaged_verdict_is_told_and_put_aside(spool: Path) -> None:
     assert [one.check for one in admit(spool) if one.status == "UNKNOWN" and one.check == "verdict"] == ["verdict"]
     done(jlogctl("check-spool", spool))
     assert len(list(spool.glob(f"{verdict.FILE}.damaged-*"))) == 1 and risks(spool) == []
-    path.write_bytes(b"{")
-    with pytest.raises(FormatError, match="cannot be read"):
-        risks(spool)
+    for unreadable in (b"{", b'{"kernel": "\xff"}'):
+        path.write_bytes(unreadable)
+        with pytest.raises(FormatError, match="cannot be read"):
+            risks(spool)
 
 
 def test_the_verdict_is_read_as_it_was_written(spool: Path) -> None:

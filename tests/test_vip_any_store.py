@@ -18,7 +18,8 @@ from vip_sim import settings_of
 from cluster.types import Event, KeyValue, Snapshot, WatchBatch
 from vip.clock import SECOND
 from vip.kernel.interface import Floating
-from vip.node import Identity, Node
+from vip.node import Node
+from vip.places import Identity
 from vip.records import (
     TEXT_MAX,
     WAIT_NS_MAX,

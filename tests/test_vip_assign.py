@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vip.assign import Fitness, Limits, Member, Wish, _Assignment, assign, mature_after
+from vip.assign import Limits, Wish, _Assignment, assign
+from vip.fitness import Fitness, Member, mature_after
 from vip.units import Bundle, Unit, bundles_of
 
 BLOCK = "10.0.0.0/8"

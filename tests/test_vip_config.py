@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from jlogd.errors import ConfigError
 from vip.addresses import block_of, count_addresses, outside_finder, parse_addresses
 from vip.config import Settings, load, parse
 from vip.places import blocks_down, floatings_of, interfaces_of
+from vip.reload import load_again
 from vip.units import bundles_of, definitions_of, differing, digest_of, disagreements, units_of
 
 BASE = """\
@@ -94,7 +96,7 @@ def test_the_smallest_block_holds_an_address():
         ("http://10.0.0.1:2379", "10.0.0.1:2379", 4, 'accepted: the address of a member, "http://HOST:PORT"'),
         ('"http://10.0.0.1:2379"', '"http://a:1", "http://a:1"', 4, "twice"),
         ('node = "mta1"', 'node = "mta1"\ntiming = "fast"', 3, 'accepted: "default", "lan" or "patient"'),
-        ('node = "mta1"', 'node = "mta1"\nwindow = "500ms"', 3, "accepted: 1s to 300s"),
+        ('node = "mta1"', 'node = "mta1"\nwindow = "500ms"', 3, 'accepted: "1s" to "5m"'),
         ('node = "mta1"', 'node = "mta1"\nheartbeat = "2s"', 3, "a quarter of the window"),
         ('node = "mta1"', 'node = "mta1"\nwindow = 3', 3, "a number needs a unit"),
         ('node = "mta1"', 'node = "mta1"\nprobe = "2s"', 3, 'found "2s"'),
@@ -104,6 +106,10 @@ def test_the_smallest_block_holds_an_address():
         ('tcp = "127.0.0.1:25"', "", 6, "found none of them; accepted: exactly one of tcp"),
         ('tcp = "127.0.0.1:25"', 'tcp = "here"', 7, 'found "here"; accepted: "HOST:PORT"'),
         ('tcp = "127.0.0.1:25"', 'exec = ["check"]', 7, "the full path of a program first"),
+        ('tcp = "127.0.0.1:25"', 'tcp = "127.0.0.1:25"\ninterval = "2h"', 8, 'accepted: "100ms" to "1h"'),
+        ("[vip.check.smtp]", '[vip.check."s m"]', 6, 'found "s m"; accepted: 1 to 64 letters'),
+        ('node = "mta1"', 'node = "mta1"\nhooks.take = ["notify"]', 3, 'which "notify" is not'),
+        ('node = "mta1"', 'node = "mta1"\netcd_keep = "1s"', 3, 'accepted: "1m" to "30d", or "0s" for never'),
         ("10.1.0.0/16", "10.1.0.1/16", 10, "without bits set after the prefix"),
         ('interface = "eth1"', 'interface = "a name that is too long"', 11, "1 to 15 characters"),
         ('"10.1.1.10", ', '"10.1.1.999", ', 19, 'found "10.1.1.999"; accepted: an address such as'),
@@ -182,6 +188,23 @@ def test_what_does_not_fit_together_is_told_once_every_setting_is_right():
     assert "imap" in str(caught.value) and "nosuch" in str(caught.value)
 
 
+def test_all_that_is_wrong_by_itself_is_told_at_once():
+    """Texts that no type knows among it: a block, a range, a member, a time, an address to listen at."""
+    wrong = (
+        ('node = "mta1"', 'node = "a b"\nhttp = "0.0.0.0:1"\nmature = "1h"'),
+        ("http://10.0.0.1:2379", "10.0.0.1:2379"),
+        ("10.1.0.0/16", "10.1.1.0/33"),
+        ("10.1.3.1-10.1.3.200", "10.1.1.100-10.1.1.99"),
+        ('checks = ["smtp"]', 'checks = ["imap"]'),
+    )
+    with pytest.raises(ConfigError) as caught:
+        changed(*wrong)
+    told = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert told == [
+        "vip.node", "vip.http", "vip.mature", "vip.etcd[0]", "vip.topology[0].block", "vip.group[2].addresses[0]"
+    ]  # fmt: skip
+
+
 def test_too_many_addresses_are_refused():
     with pytest.raises(ConfigError, match="accepted: at most 10240"):
         changed(("10.1.3.1-10.1.3.200", "10.1.4.0-10.1.43.255"))
@@ -235,3 +258,16 @@ def test_a_group_that_a_node_does_not_have_is_no_disagreement():
     without = definitions_of(parse(BASE.split('[[vip.group]]\nname = "pool"')[0]))
     assert disagreements(definitions(), {"mta2": without}) == ({}, {})
     assert differing(definitions(), without) == {"pool"}
+
+
+def test_a_configuration_that_is_a_pipe_is_not_read_again(tmp_path: Path) -> None:
+    """It would wait for a writer, and the daemon with it."""
+    path = tmp_path / "vip.toml"
+    path.write_text(BASE)
+    assert load_again(path) == load(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="no regular file"):
+        load_again(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_again(tmp_path / "absent.toml")

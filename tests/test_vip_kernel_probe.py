@@ -16,7 +16,9 @@ from vip_kernel_support import LONG, SECOND, floating, running, until
 from vip_net import Net, Sniffer, inside, need_namespaces, now_ns
 
 from vip.kernel import packets
+from vip.kernel.announcer import Announcer
 from vip.kernel.listener import Listener
+from vip.kernel.schedule import Rhythm
 
 MAC = bytes.fromhex("020000000001")
 WINDOW = SECOND // 5
@@ -67,6 +69,18 @@ def test_our_own_voice_on_another_of_our_interfaces_is_not_foreign() -> None:
     stranger = bytes.fromhex("020000000003")
     listener._consider("lan", packets.Heard(address, stranger))
     assert listener._asked == {("lan", address): stranger}
+
+
+def test_what_concerns_nobody_here_is_dropped_at_once_while_announcements_are_sent() -> None:
+    """Where thousands of addresses move, every node hears of all of them: it must neither look things up nor wait."""
+
+    def macs() -> dict[str, bytes]:
+        raise AssertionError("it is asked who we are for what is about nobody here")
+
+    announcer = Announcer(Rhythm(5, 10**9, 45 * 10**9), 1000, dict, lambda: 0)
+    listener = Listener(announcer, macs, lambda conflict: None)
+    with announcer._lock:  # as while it sends
+        listener._consider("lan", packets.Heard(bytes([10, 77, 16, 1]), MAC))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from vip_sim import settings_of
@@ -10,10 +11,13 @@ from vip_sim import settings_of
 from cluster.memory import MemoryCluster
 from cluster.types import Delete, Put, Txn, WatchBatch
 from vip.actions import Action, Announce, Changed, Commit, Look, Remove, RemoveAll, Say, Take, Taken
+from vip.assign import Wish
 from vip.clock import MILLISECOND, SECOND
 from vip.kernel.interface import Floating, Present
-from vip.node import Identity, Node
+from vip.node import Node
+from vip.places import Identity
 from vip.records import DrainRecord, GoneRecord, Keys, OwnRecord, PinRecord, SessionRecord, decode, encode
+from vip.situation import wishes_of
 from vip.timing import Timing
 
 KEYS = Keys("default")
@@ -127,6 +131,23 @@ def test_on_one_machine_the_next_start_says_that_it_waits():
         driver.step()
     assert before >= 1000 * SECOND + TIMING.wait
     assert "begins; addresses wait 1.9 s, for former holders" in driver.words()
+
+
+def test_what_was_claimed_last_is_put_up_before_a_new_plan_is_made(monkeypatch: pytest.MonkeyPatch):
+    """A plan of ten thousand takes as long as putting hundreds of them up."""
+    seen: list[str] = []
+
+    def planned(*facts: Any) -> dict[str, Wish]:
+        seen.append("plan")
+        return wishes_of(*facts)
+
+    monkeypatch.setattr("vip.wishes.wishes_of", planned)
+    driver = Driver()
+    while not driver.present:
+        seen += ["take" for action in driver.step() if isinstance(action, Take)]
+    assert seen[-2:] == ["plan", "take"] and len(driver.present) == 8, "the plan is carried out as a whole"
+    driver.run(1)
+    assert seen[-2:] == ["take", "plan"], "and then there is another one"
 
 
 def test_the_store_hears_of_a_gift_only_after_the_kernel_said_so(alone: Driver):

@@ -30,6 +30,7 @@ from jlogd.daemon.units import Duration
 from vip import farewell
 from vip.actions import RemoveAll, Take, Taken
 from vip.checks import Checks, run_once
+from vip.claims import Claims
 from vip.clock import MILLISECOND, SECOND
 from vip.config import Check, parse
 from vip.config import Hooks as HookSettings
@@ -315,6 +316,33 @@ def test_rise_and_fall(tmp_path: Path):
     assert not checks.failing()
     checks.close()
     assert len(changes) >= 3
+
+
+# ---- claims ----------------------------------------------------------------------------------------------------------
+
+
+def test_claims_that_failed_long_ago_do_not_make_thousands_of_small_ones():
+    """What others were about to have as well made them small; with the first that succeed they are large again."""
+    claims, names, done = (
+        Claims(),
+        [[f"10.0.{number >> 8}.{number & 255}"] for number in range(853)],
+        TxnResult(True, 7),
+    )
+    for _ in range(4):
+        claims.sent(names[0])
+        claims.answered(0, names[0], TxnResult(False, 6))
+    left, transactions = names, 0
+    while left:
+        sent = []
+        for addresses, _ in claims.portions(left, lambda address: ""):
+            claims.sent(addresses)
+            sent.append(addresses)
+        assert sent, "and none is left"
+        for addresses in sent:
+            claims.answered(0, addresses, done)
+        left = left[sum(map(len, sent)) :]
+        transactions += len(sent)
+    assert transactions < 50, "eight would do, had nothing failed"
 
 
 # ---- hooks -----------------------------------------------------------------------------------------------------------

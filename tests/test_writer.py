@@ -15,14 +15,20 @@ from hypothesis import strategies as st
 
 import jlogd
 from jlogd.errors import Closed, JlogError, LogFailed, LogFull, ProducerGap, TooLarge, UsageError
-from jlogd.journal.batch import RECORD_BYTES_MAX, Batch, encode
+from jlogd.journal.batch import RECORD_BYTES_MAX, Batch, Gap, encode
 from jlogd.journal.disk import PosixFile
 from jlogd.journal.journal import Journal
 from jlogd.journal.producers import Producers
 from jlogd.journal.types import Caps, Receipt
+from jlogd.subscriber.subscriber import Subscriber, close_abandoned
+from jlogd.writer import committer as committer_module
 from jlogd.writer import writer as writer_module
+from jlogd.writer.committer import Committer
 from jlogd.writer.sink import Done
 from jlogd.writer.writer import Writer
+
+# What takes longer hangs.
+SECONDS_MAX = 30.0
 
 
 class FullSink:
@@ -364,6 +370,37 @@ def test_a_log_made_anew_in_the_same_place_is_not_written_by_mistake(spool: Path
         assert again.stat().next == 1
 
 
+def test_a_name_that_is_being_given_up_is_waited_for() -> None:
+    """The thread that closes what was dropped may be in the midst of it when the name is asked for again."""
+    order: list[str] = []
+    closing, go_on = threading.Event(), threading.Event()
+
+    class Feed:
+        def fetch(self, max_bytes: int, timeout: float) -> list[Batch | Gap]:
+            return []
+
+        def checkpoint(self, sequence: int) -> None:
+            return
+
+        def close(self) -> None:
+            closing.set()
+            assert go_on.wait(30)
+            order.append("given up")
+
+    def ask_again() -> None:
+        close_abandoned()
+        order.append("asked again")
+
+    Subscriber(Feed())  # and dropped
+    assert closing.wait(30)
+    asking = threading.Thread(target=ask_again)
+    asking.start()
+    asking.join(0.1)  # it would be over by then
+    go_on.set()
+    asking.join(30)
+    assert order == ["given up", "asked again"]
+
+
 def test_a_subscriber_that_was_dropped_gives_its_name_up(spool: Path) -> None:
     Journal.create(spool / "log", subscribers=["m"])
     with jlogd.open(spool / "log") as log:
@@ -378,3 +415,24 @@ def test_a_subscriber_that_was_dropped_gives_its_name_up(spool: Path) -> None:
             assert [record for batch in subscriber.fetch() for record in batch] == [b"x"]
         with pytest.raises(Closed):
             subscriber.fetch()
+
+
+def test_a_defect_while_a_log_is_looked_after_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that looks after a log is the one that commits: were it gone, appends would wait for ever."""
+    monkeypatch.setattr(committer_module, "MAINTAIN_SECONDS", 0.01)
+    jlogd.create(tmp_path / "log")
+    met = threading.Event()
+
+    def maintain(_: Journal) -> None:
+        met.set()
+        raise RecursionError("a defect")
+
+    monkeypatch.setattr(Journal, "maintain", maintain)
+    with Journal.open(tmp_path / "log") as journal:
+        committer = Committer(journal)
+        assert met.wait(SECONDS_MAX)
+        answered: list[object] = []
+        heard = threading.Event()
+        committer.submit(encode([b"x"]), lambda outcome: (answered.append(outcome), heard.set())[1])
+        assert heard.wait(SECONDS_MAX) and answered == [Receipt(1, 1)]
+        committer.close()

@@ -140,7 +140,7 @@ class Lab:
         self.net.__exit__()
 
     def config(self, name: str, generation: int = 0, groups: str = "", settings: str = "") -> Path:
-        endpoints = json.dumps(list(self.etcd.endpoints))
+        endpoints = json.dumps(self.endpoints(name))
         path = self.directory / f"{name}.toml"
         path.write_text(
             f'[vip]\nnode = "{name}"\nstore = "etcd"\netcd = {endpoints}\nhttp = "127.0.0.1:5185"\n'
@@ -150,6 +150,10 @@ class Lab:
             f"{groups or self.groups}\n"
         )
         return path
+
+    def endpoints(self, name: str) -> list[str]:
+        """Where a node is to find etcd."""
+        return list(self.etcd.endpoints)
 
     def _login_settings(self) -> str:
         if self.login is None:

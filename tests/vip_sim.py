@@ -31,7 +31,8 @@ from vip.actions import Announce, Commit, Look, Remove, RemoveAll, Resync, Say, 
 from vip.clock import MILLISECOND, SECOND
 from vip.config import Settings, parse
 from vip.kernel.interface import Floating, Present
-from vip.node import Identity, Node
+from vip.node import Node
+from vip.places import Identity
 from vip.records import DrainRecord, Keys, PinRecord, encode
 from vip.timing import RATE_ERROR, Timing
 

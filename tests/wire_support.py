@@ -11,8 +11,8 @@ from pathlib import Path
 
 import zmq
 
+from jlogd.daemon.served import Served
 from jlogd.daemon.server import Server
-from jlogd.daemon.session import Served
 from jlogd.errors import LogNotFound
 from jlogd.journal.batch import Batch, decode, encode
 from jlogd.journal.disk import Disk

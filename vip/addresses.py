@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -29,6 +30,7 @@ def count_addresses(text: str) -> int:
     return int(last) - int(first) + 1
 
 
+@lru_cache(maxsize=16)  # a configuration is checked address by address, and asks about each more than once in a row
 def parse_range(text: str) -> tuple[IpAddress, IpAddress]:
     """The first and the last address. Raises ValueError with what is accepted."""
     first_text, dash, last_text = text.partition("-")

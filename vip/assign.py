@@ -14,63 +14,21 @@ In this order, for each bundle:
     wants it and that node has been stable for long enough), and balance (from the most to the least loaded, while that
     makes the spread more even) - together at most `max_moves`
 
-Classes of nodes, best first; the last are taken only when there is no better: fit, immature (just started, or lost its
-session lately), failing (a check says no), drained. A node without the link of a block cannot have its addresses at
-all, nor one that is not ready, or whose configuration is older - except what it already has.
+Which nodes can have a bundle, and how well, is said by `fitness.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Literal
 
+from vip.fitness import WORDS, Fitness, Member, fitness, why_unable, why_unfit
 from vip.shares import affinity, shares
 from vip.units import Bundle
 
-# A node that lost its session f times lately is mature after `mature` times 2 to the f seconds, at most this.
-MATURE_SECONDS_MAX = 900.0
-
 Kind = Literal["keep", "take", "move", "shift", "nobody"]
-
-
-class Fitness(IntEnum):
-    """Classes of nodes, best first."""
-
-    FIT = 0
-    IMMATURE = 1
-    FAILING = 2
-    DRAINED = 3
-
-
-_WORDS = {
-    Fitness.FIT: "fit",
-    Fitness.IMMATURE: "not yet stable",
-    Fitness.FAILING: "failing a check",
-    Fitness.DRAINED: "drained",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A live node, as its session tells it."""
-
-    name: str
-    weight: float = 1.0
-    drained: bool = False
-    # Blocks whose link is down, and checks that fail, there.
-    down: frozenset[str] = frozenset()
-    failing: frozenset[str] = frozenset()
-    # It may put addresses up (it has waited for all former owners), and it is not stopping.
-    ready: bool = True
-    # Its configuration is older than one that was in force.
-    older: bool = False
-    # Seconds since its session began; sessions it lost lately.
-    age: float = 1_000_000.0
-    losses: int = 0
-    # Groups that it does not have, or has otherwise than the node that computes.
-    lacks: frozenset[str] = frozenset()
+OWNERLESS = "was without an owner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +67,6 @@ def assign(
 ) -> dict[str, Wish]:
     """A wish for every bundle. `owners`: bundle -> live owner; `frozen`: bundle -> why it must not be touched."""
     return _Assignment(bundles, members, owners, pins or {}, limits or Limits(), frozen or {}).run()
-
-
-def mature_after(mature: float, losses: int) -> float:
-    """Seconds a node must be up before it counts as stable."""
-    return float(min(mature * 2.0 ** min(losses, 20), max(mature, MATURE_SECONDS_MAX)))
 
 
 class _Assignment:
@@ -178,18 +131,7 @@ class _Assignment:
 
     def fitness(self, bundle: Bundle, member: Member) -> Fitness | None:
         """The class of a node for a bundle; None when it cannot have it at all."""
-        owner = self.owners.get(bundle.name) == member.name
-        if bundle.blocks & member.down:
-            return None
-        if not owner and (not member.ready or member.older or bundle.groups & member.lacks):
-            return None
-        if member.drained:
-            return Fitness.DRAINED
-        if bundle.checks & member.failing:
-            return Fitness.FAILING
-        if not owner and member.age < mature_after(self.limits.mature, member.losses):
-            return Fitness.IMMATURE
-        return Fitness.FIT
+        return fitness(bundle, member, self.owners.get(bundle.name) == member.name, self.limits.mature)
 
     def settled(self, bundle: Bundle) -> Wish | None:
         """The wish for a bundle that needs no search; None for one that needs a place."""
@@ -216,7 +158,7 @@ class _Assignment:
             return Wish(owner, f"stays with {owner}, which is fit", "keep")
         best = min(classes.values(), default=None)
         if now is not None and best is not None and now <= best:
-            return Wish(owner, f"stays with {owner}, which is {_WORDS[now]}: no other node is better", "keep")
+            return Wish(owner, f"stays with {owner}, which is {WORDS[now]}: no other node is better", "keep")
         if best is None:
             return Wish(owner, f"stays with {owner}, which cannot serve it: no node can", "keep")
         return None
@@ -281,26 +223,15 @@ class _Assignment:
         best = self.classes(bundle)[node]
         # The words are kept as long as the node owns it, so they must stay true when the moment is over.
         if best is not Fitness.FIT and not (best is Fitness.IMMATURE and self.all_new()):
-            reason += f"; it was {_WORDS[best]} when this was decided, and no node better"
+            reason += f"; it was {WORDS[best]} when this was decided, and no node better"
         owner = self.owners.get(bundle.name, "")
         if owner:
-            return Wish(node, f"{owner} gives it up ({self.unfit(bundle, owner)}); {reason}", "move")
-        return Wish(node, f"was without an owner; {reason}", "take")
+            return Wish(node, f"{owner} gives it up ({why_unfit(bundle, self.members[owner])}); {reason}", "move")
+        return Wish(node, f"{OWNERLESS}; {reason}", "take")
 
     def all_new(self) -> bool:
         """Whether no node is stable yet: then the whole cluster has just started, which is no news of any node."""
-        return all(
-            member.age < mature_after(self.limits.mature, member.losses) and not member.losses
-            for member in self.members.values()
-        )
-
-    def unfit(self, bundle: Bundle, node: str) -> str:
-        member = self.members[node]
-        if bundle.blocks & member.down:
-            return f"no link for {', '.join(sorted(bundle.blocks & member.down))}"
-        if member.drained:
-            return "drained"
-        return f"failing {', '.join(sorted(bundle.checks & member.failing))}"
+        return all(not member.stable(self.limits.mature) and not member.losses for member in self.members.values())
 
     def nobody(self, bundle: Bundle) -> Wish:
         likeness = self.likeness(bundle)
@@ -311,17 +242,8 @@ class _Assignment:
     def why_nobody(self, bundle: Bundle) -> str:
         if not self.members:
             return "no node is alive"
-        reasons = [f"{name}: {self.unable(bundle, member)}" for name, member in self.members.items()]
+        reasons = [f"{name}: {why_unable(bundle, member)}" for name, member in self.members.items()]
         return "no node can have it: " + "; ".join(reasons[:8])
-
-    def unable(self, bundle: Bundle, member: Member) -> str:
-        if bundle.blocks & member.down:
-            return f"no link for {', '.join(sorted(bundle.blocks & member.down))}"
-        if member.older:
-            return "its configuration is older than one that was in force"
-        if bundle.groups & member.lacks:
-            return "its configuration has it not, or otherwise"
-        return "waits until no former owner can be left, or stops"
 
     # ---- what nobody forces ----
 
@@ -330,10 +252,7 @@ class _Assignment:
         if any(wish.kind in ("take", "move") for wish in self.wishes.values()):
             return False
         return all(
-            member.ready
-            and not member.lacks
-            and not member.older
-            and member.age >= mature_after(self.limits.mature, member.losses)
+            member.ready and not member.lacks and not member.older and member.stable(self.limits.mature)
             for member in self.members.values()
         )
 
@@ -361,7 +280,7 @@ class _Assignment:
         member = self.members.get(name)
         if member is None or self.fitness(bundle, member) is not Fitness.FIT:
             return False
-        return member.age >= mature_after(bundle.leader.failback_after, member.losses)
+        return member.stable(bundle.leader.failback_after)
 
     def held(self, bundle: Bundle) -> bool:
         """Not to be moved without need."""
@@ -408,7 +327,8 @@ class _Assignment:
                 bundle = self.fitting(movable[source], target)
                 if bundle is not None:
                     movable[source].remove(bundle)
-                    why = f"balance: {source} has {self.load[source]}, {target} only {self.load[target]}"
+                    many, few = self.load[source], self.load[target]
+                    why = f"balance: {source} has {many} groups or single addresses, {target} only {few}"
                     self.shift(bundle, target, why)
                     return bundle
         return None

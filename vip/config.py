@@ -7,7 +7,8 @@
     [[vip.group]]       name, addresses, spread, prefer, follow, checks, services, failback, failback_after
 
 A file that is wrong in any way raises ConfigError with one line per mistake: file, line, field, what was found, what
-is accepted. `docs/vip.md` describes every setting.
+is accepted. What is wrong by itself is declared with the types and told at once; only without any of that it can be
+said what does not fit together (`_check`). `docs/vip.md` describes every setting.
 
 No locks; a Config never changes.
 """
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,10 +27,17 @@ from msgspec import Meta
 
 from jlogd.daemon.addresses import HTTP_ACCEPTED, parse_http_address
 from jlogd.daemon.toml_lines import Path as Location
-from jlogd.daemon.toml_structs import Mistake, TomlText, found_text, nearest, read_struct
+from jlogd.daemon.toml_structs import Checked, Mistake, TomlText, found_text, nearest, read_struct
 from jlogd.daemon.units import Duration
 from jlogd.errors import ConfigError
-from vip.addresses import outside_finder, parse_addresses, parse_block
+from vip.addresses import (
+    ADDRESSES_ACCEPTED,
+    BLOCK_ACCEPTED,
+    outside_finder,
+    parse_addresses,
+    parse_block,
+    parse_range,
+)
 from vip.timing import HEARTBEATS_MIN, PROFILES, WINDOW_SECONDS_MAX, WINDOW_SECONDS_MIN
 
 ADDRESSES_MAX = 10_240
@@ -39,6 +46,8 @@ GROUPS_MAX = 10_240
 GROUP_ADDRESSES_MAX = 100
 CHECKS_MAX = 64
 TOPOLOGY_MAX = 256
+HEARTBEAT_SECONDS_MIN, HEARTBEAT_SECONDS_MAX = 0.05, WINDOW_SECONDS_MAX / HEARTBEATS_MIN
+OF_PROFILE = "that of the profile"
 # Less would cut off watches that were away for a moment; more fills etcd.
 ETCD_KEEP_SECONDS_MIN, ETCD_KEEP_SECONDS_MAX = 60.0, 30 * 86400.0
 
@@ -53,12 +62,49 @@ CHECK_ACCEPTED = 'exactly one of tcp = "HOST:PORT", http = "http://HOST:PORT/PAT
 Failback = Literal["auto", "never", "manual"]
 
 
+def _between(low: float, high: float, zero: str = "") -> Checked:
+    """Seconds from `low` to `high`; 0 as well when it stands for something, which `zero` says."""
+
+    def check(value: float) -> None:
+        if not low <= value <= high and not (zero and value == 0):
+            raise ValueError(f'"{Duration(low)}" to "{Duration(high)}"' + (f', or "0s" for {zero}' if zero else ""))
+
+    return Checked(check)
+
+
+def _check_endpoint(text: str) -> None:
+    try:
+        parts = urlsplit(text)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and bool(parts.port)
+    except ValueError:
+        right = False
+    if not right or parts.path not in ("", "/") or parts.query or parts.username is not None:
+        raise ValueError(ENDPOINT_ACCEPTED)
+
+
+def _check_http(text: str) -> None:
+    address = parse_http_address(text, anywhere=True) if text else None
+    if address is not None and not ipaddress.ip_address(address.host).is_loopback:  # no setting would allow it
+        raise ValueError(f"{HTTP_ACCEPTED}; other addresses are refused")
+
+
+def _check_program(words: tuple[str, ...]) -> None:
+    if words and not words[0].startswith("/"):
+        raise ValueError(f"the full path of a program first, which {found_text(words[0])} is not")
+
+
+Endpoint = Annotated[str, Meta(description=ENDPOINT_ACCEPTED), Checked(_check_endpoint)]
+Block = Annotated[str, Meta(description=BLOCK_ACCEPTED), Checked(parse_block)]
+AddressRange = Annotated[str, Meta(description=ADDRESSES_ACCEPTED), Checked(parse_range)]
+Program = Annotated[tuple[Text, ...], Checked(_check_program)]
+
+
 class Hooks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Programs that are run after addresses were taken and before they are released."""
 
-    take: tuple[Text, ...] = ()
-    release: tuple[Text, ...] = ()
-    timeout: Duration = Duration(5)
+    take: Program = ()
+    release: Program = ()
+    timeout: Annotated[Duration, _between(0.1, 300)] = Duration(5)
 
 
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,8 +113,8 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tcp: str = ""
     http: str = ""
     exec: tuple[Text, ...] = ()
-    interval: Duration = Duration(2)
-    timeout: Duration = Duration(1)
+    interval: Annotated[Duration, _between(0.1, 3600)] = Duration(2)
+    timeout: Annotated[Duration, _between(0.05, 60)] = Duration(1)
     rise: Annotated[int, Meta(ge=1, le=100)] = 2
     fall: Annotated[int, Meta(ge=1, le=100)] = 3
 
@@ -100,7 +146,7 @@ def _named(check: Check) -> str:
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which interface carries a block of addresses on this node."""
 
-    block: Text
+    block: Block
     interface: Interface
     # 32 (128 for IPv6) adds no route and makes no address depend on another; None means that.
     prefix_length: Annotated[int, Meta(ge=1, le=128)] | None = None
@@ -110,7 +156,7 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Addresses that move together; with `spread` each for itself."""
 
     name: Name
-    addresses: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=ADDRESSES_MAX)]
+    addresses: Annotated[tuple[AddressRange, ...], Meta(min_length=1, max_length=ADDRESSES_MAX)]
     spread: bool = False
     prefer: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
     follow: str = ""
@@ -127,34 +173,34 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node: Name
     store: Literal["etcd", "solo"]
     cluster: Name = "default"
-    etcd: Annotated[tuple[str, ...], Meta(max_length=9)] = ()
+    etcd: Annotated[tuple[Endpoint, ...], Meta(max_length=9)] = ()
     etcd_user: str = ""
     etcd_password_file: str = ""
     etcd_ca: str = ""
     etcd_cert: str = ""
     etcd_key: str = ""
     # How much of etcd's past stays: older changes are let go by one of the nodes; 0 leaves that to etcd.
-    etcd_keep: Duration = Duration(3600)
+    etcd_keep: Annotated[Duration, _between(ETCD_KEEP_SECONDS_MIN, ETCD_KEEP_SECONDS_MAX, "never")] = Duration(3600)
     solo_file: Text = "/run/vip/solo.db"
     generation: Annotated[int, Meta(ge=0, lt=1 << 53)] = 0
     timing: Literal["default", "lan", "patient"] = "default"
-    heartbeat: Duration = Duration(0)
-    window: Duration = Duration(0)
+    heartbeat: Annotated[Duration, _between(HEARTBEAT_SECONDS_MIN, HEARTBEAT_SECONDS_MAX, OF_PROFILE)] = Duration(0)
+    window: Annotated[Duration, _between(WINDOW_SECONDS_MIN, WINDOW_SECONDS_MAX, OF_PROFILE)] = Duration(0)
     weight: Annotated[float, Meta(ge=0.01, le=100, description="a number from 0.01 to 100")] = 1.0
     # Moves that nobody forces (balance, failback), at most so many in a round; 0 means 5 % of all, at least one.
     max_moves: Annotated[int, Meta(ge=0, le=ADDRESSES_MAX)] = 0
-    round: Duration = Duration(10)
+    round: Annotated[Duration, _between(0.1, 3600)] = Duration(10)
     # How long a node is up before it takes more than what nobody else has.
-    mature: Duration = Duration(5)
-    probe: Duration = Duration(0.05)
+    mature: Annotated[Duration, _between(0, 900)] = Duration(5)
+    probe: Annotated[Duration, _between(0, 1)] = Duration(0.05)
     gate: Literal["auto", "bpf", "lifetime"] = "auto"
     announce_rate_max: Annotated[int, Meta(ge=10, le=1_000_000)] = 10_000
-    announce_refresh: Duration = Duration(45)
-    http: Annotated[str, Meta(description=HTTP_ACCEPTED)] = "127.0.0.1:5185"
+    announce_refresh: Annotated[Duration, _between(5, 3600)] = Duration(45)
+    http: Annotated[str, Meta(description=HTTP_ACCEPTED), Checked(_check_http)] = "127.0.0.1:5185"
     # A jlogd log, by directory or address, that every change of owner is written to.
     log: str = ""
     hooks: Hooks = Hooks()
-    check: dict[str, Check] = {}
+    check: dict[Name, Check] = {}
     topology: Annotated[tuple[Topology, ...], Meta(max_length=TOPOLOGY_MAX)] = ()
     group: Annotated[tuple[Group, ...], Meta(max_length=GROUPS_MAX)] = ()
 
@@ -192,8 +238,7 @@ def parse(text: str, path: str = "vip.toml") -> Settings:
 
 def _check(settings: Settings) -> Iterator[Mistake]:
     yield from _check_store(settings)
-    yield from _check_numbers(settings)
-    yield from _check_places(settings)
+    yield from _check_timing(settings)
     yield from _check_names(settings)
     yield from _check_topology(settings)
     yield from _check_groups(settings)
@@ -205,83 +250,28 @@ def _check_store(settings: Settings) -> Iterator[Mistake]:
             ("vip", "etcd"), f'missing with store = "etcd"; accepted: an array; each item {ENDPOINT_ACCEPTED}'
         )
     for at, endpoint in enumerate(settings.etcd):
-        if not _is_endpoint(endpoint):
-            yield Mistake(("vip", "etcd", at), f"found {found_text(endpoint)}; accepted: {ENDPOINT_ACCEPTED}")
-        elif endpoint in settings.etcd[:at]:
+        if endpoint in settings.etcd[:at]:
             yield Mistake(("vip", "etcd", at), f"found {found_text(endpoint)} twice; accepted: each member once")
     if bool(settings.etcd_user) != bool(settings.etcd_password_file):
         yield Mistake(
             ("vip", "etcd_user"), "found only one of etcd_user and etcd_password_file; accepted: both or none"
         )
-    if settings.etcd_keep and not ETCD_KEEP_SECONDS_MIN <= settings.etcd_keep <= ETCD_KEEP_SECONDS_MAX:
-        yield Mistake(("vip", "etcd_keep"), f'found "{settings.etcd_keep}"; accepted: "1m" to "30d", or "0s" for never')
     if bool(settings.etcd_cert) != bool(settings.etcd_key):
         yield Mistake(("vip", "etcd_cert"), "found only one of etcd_cert and etcd_key; accepted: both or none")
 
 
-def _is_endpoint(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        found = parts.scheme in ("http", "https") and bool(parts.hostname) and bool(parts.port)
-    except ValueError:
-        return False
-    return found and parts.path in ("", "/") and not parts.query and parts.username is None
-
-
-# Seconds.
-_BOUNDS = (("probe", 0.0, 1.0), ("round", 0.1, 3600.0), ("mature", 0.0, 900.0), ("announce_refresh", 5.0, 3600.0))
-
-
-def _check_numbers(settings: Settings) -> Iterator[Mistake]:
+def _check_timing(settings: Settings) -> Iterator[Mistake]:
     usual_heartbeat, usual_window = PROFILES[settings.timing]
     heartbeat, window = float(settings.heartbeat) or usual_heartbeat, float(settings.window) or usual_window
-    if not WINDOW_SECONDS_MIN <= window <= WINDOW_SECONDS_MAX:
-        accepted = f"{WINDOW_SECONDS_MIN:g}s to {WINDOW_SECONDS_MAX:g}s"
-        yield Mistake(("vip", "window"), f'found "{settings.window}"; accepted: {accepted}')
-    if heartbeat < 0.05 or heartbeat * HEARTBEATS_MIN > window:
+    if heartbeat * HEARTBEATS_MIN > window:
         yield Mistake(
             ("vip", "heartbeat"),
-            f'found "{Duration(heartbeat)}" with a window of "{Duration(window)}"; accepted: 50ms to a quarter of the '
+            f'found "{Duration(heartbeat)}" with a window of "{Duration(window)}"; accepted: at most a quarter of the '
             "window, so that one lost heartbeat moves nothing",
         )
-    for name, low, high in (
-        ("probe", 0.0, 1.0),
-        ("round", 0.1, 3600.0),
-        ("mature", 0.0, 900.0),
-        ("announce_refresh", 5.0, 3600.0),
-    ):
-        value = float(getattr(settings, name))
-        if not low <= value <= high:
-            accepted = f'"{Duration(low)}" to "{Duration(high)}"'
-            yield Mistake(("vip", name), f'found "{Duration(value)}"; accepted: {accepted}')
-    if not 0.1 <= settings.hooks.timeout <= 300:
-        yield Mistake(("vip", "hooks", "timeout"), f'found "{settings.hooks.timeout}"; accepted: "100ms" to "5m"')
-
-
-def _check_places(settings: Settings) -> Iterator[Mistake]:
-    if settings.http:
-        try:
-            address = parse_http_address(settings.http, anywhere=True)
-            if not ipaddress.ip_address(address.host).is_loopback:  # vip has no setting that would allow it
-                raise ValueError(f"{HTTP_ACCEPTED}; other addresses are refused")
-        except ValueError as error:
-            yield Mistake(("vip", "http"), f"found {found_text(settings.http)}; accepted: {error}")
-    for name in ("take", "release"):
-        command = getattr(settings.hooks, name)
-        if command and not command[0].startswith("/"):
-            path: Location = ("vip", "hooks", name)
-            yield Mistake(path, f"found {found_text(command[0])}; accepted: the full path of a program first")
 
 
 def _check_names(settings: Settings) -> Iterator[Mistake]:
-    for name, check in settings.check.items():
-        if not re.fullmatch(NAME_PATTERN, name):
-            yield Mistake(("vip", "check", name), f"found {found_text(name)}; accepted as a name: {NAME_ACCEPTED}")
-        if not 0.1 <= check.interval <= 3600 or not 0.05 <= check.timeout <= 60:
-            yield Mistake(
-                ("vip", "check", name),
-                'found an interval or timeout out of bounds; accepted: "100ms" to "1h", "50ms" to "1m"',
-            )
     if len(settings.check) > CHECKS_MAX:
         yield Mistake(("vip", "check"), f"found {len(settings.check)} checks; accepted: at most {CHECKS_MAX}")
     first: set[str] = set()
@@ -305,11 +295,7 @@ def _check_topology(settings: Settings) -> Iterator[Mistake]:
     seen: dict[str, int] = {}
     for at, topology in enumerate(settings.topology):
         path = ("vip", "topology", at)
-        try:
-            block = parse_block(topology.block)
-        except ValueError as error:
-            yield Mistake((*path, "block"), f"found {found_text(topology.block)}; accepted: {error}")
-            continue
+        block = parse_block(topology.block)
         if str(block) in seen:
             yield Mistake((*path, "block"), f"found {found_text(topology.block)} twice; accepted: each block once")
         seen[str(block)] = at
@@ -319,7 +305,7 @@ def _check_topology(settings: Settings) -> Iterator[Mistake]:
 
 
 def _check_groups(settings: Settings) -> Iterator[Mistake]:
-    outside = outside_finder(parse_block(topology.block) for topology in settings.topology if _is_block(topology.block))
+    outside = outside_finder(parse_block(topology.block) for topology in settings.topology)
     named = {group.name: group for group in settings.group}
     owner: dict[str, str] = {}
     for at, group in enumerate(settings.group):
@@ -328,11 +314,7 @@ def _check_groups(settings: Settings) -> Iterator[Mistake]:
         found = 0
         for place, text in enumerate(group.addresses):
             where = (*path, "addresses", place)
-            try:
-                addresses = parse_addresses(text)
-            except ValueError as error:
-                yield Mistake(where, f"found {found_text(text)}; accepted: {error}")
-                continue
+            addresses = parse_addresses(text)
             found += len(addresses)
             for address in addresses:
                 if address in owner:
@@ -368,11 +350,3 @@ def _check_follow(path: Location, group: Group, named: dict[str, Group]) -> Iter
         yield Mistake(where, "found a group with spread = true on one side; accepted: groups that move as one")
     if group.prefer:
         yield Mistake((*path, "prefer"), "found beside follow; accepted: one of them, because the leader decides")
-
-
-def _is_block(text: str) -> bool:
-    try:
-        parse_block(text)
-    except ValueError:
-        return False
-    return True

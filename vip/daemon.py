@@ -23,33 +23,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.types import Snapshot, TxnResult, WatchBatch
-from jlogd.daemon.addresses import parse_http_address
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.notify import Notifier
 from jlogd.errors import JlogError
 from jlogd.version import VERSION
-from vip.actions import (
-    Action,
-    Announce,
-    Beat,
-    Changed,
-    Commit,
-    Look,
-    Remove,
-    RemoveAll,
-    Resync,
-    Say,
-    Take,
-    Taken,
-)
+from vip.actions import Action, Announce, Beat, Changed, Commit, Look, Remove, RemoveAll, Resync, Say, Take, Taken
 from vip.checks import Checks
 from vip.clock import boot_ns, ns, wall_seconds
-from vip.config import Settings, load
-from vip.errors import NameTaken, NotAllowed
+from vip.config import Settings
+from vip.errors import NameTaken
 from vip.farewell import say
 from vip.hands import Hands
-from vip.history import Entry, History, summary
-from vip.hooks import Event, Hooks
+from vip.history import History, entries_of, summary
+from vip.hooks import Event, Hooks, told_of
 from vip.keeper import Keeper
 from vip.kernel import open_kernel
 from vip.kernel.interface import (
@@ -66,12 +52,10 @@ from vip.kernel.interface import (
 )
 from vip.lines import HANDS_NS_MAX, Clerks, Heart, Stream
 from vip.links import Links
-from vip.metrics import registry_of
-from vip.node import Identity, Node
-from vip.places import addresses_of, blocks_down, interfaces_of, place
+from vip.node import Node
+from vip.places import Identity, blocks_down, interfaces_of, place, refuse_own
 from vip.records import GoneRecord, Keys, SessionRecord
-from vip.reload import check_reload
-from vip.report import problems, stat, why_not
+from vip.reload import check_reload, load_again
 from vip.session import FAILURE_ENDED, GUARD_ENDED, Session
 from vip.stores import farewell_of, opener
 from vip.timing import timing_of
@@ -87,10 +71,11 @@ LINKS_NS = 10**9
 class Daemon:
     """All parts of a running daemon, used by the thread that made it."""
 
-    def __init__(self, settings: Settings, kernel: Kernel | None = None) -> None:
+    def __init__(self, settings: Settings, tells: Callable[[Daemon], HttpServer | None] | None = None) -> None:
+        """`tells`: what makes the server that tells about the daemon, once all its parts are there."""
         self.settings = settings
         self.counts: Counter[str] = Counter()
-        self.kernel = kernel or open_kernel(_kernel_settings(settings))
+        self.kernel: Kernel = open_kernel(_kernel_settings(settings))
         self._inbox: queue.SimpleQueue[Callable[[int], None]] = queue.SimpleQueue()
         self._deadline_lock = threading.Lock()
         self._seen = boot_ns()
@@ -103,7 +88,7 @@ class Daemon:
         self._farewell_of: tuple[int, str] = (0, "")
         capabilities = self.kernel.start(lambda event: self._post(lambda now: self._kernel_event(now, event)))
         try:
-            self._refuse_own_addresses(settings)
+            refuse_own(settings, self.kernel.foreign())
             for remark in capabilities.remarks:
                 _log.warning("%s", remark)
             timing = timing_of(
@@ -120,8 +105,8 @@ class Daemon:
             self.hooks = Hooks(settings.hooks)
             self.history = History(settings.log)
             self.checks = Checks(lambda: self._post(lambda now: self._tell_health()))
-            self.http = self._make_http(settings)
             self.keeper = Keeper(open_store(), settings.node, float(settings.etcd_keep), lambda: self.node.view)
+            self.http = tells(self) if tells is not None else None
         except BaseException:
             self.kernel.stop()
             raise
@@ -222,8 +207,8 @@ class Daemon:
         if path is None:
             return
         try:
-            new = load(path)
-            self._refuse_own_addresses(new)
+            new = load_again(path)
+            refuse_own(new, self.kernel.foreign())
             check_reload(self.settings, new, path)
             self.kernel.set_interfaces({*interfaces_of(self.settings), *interfaces_of(new)})
         except JlogError as error:
@@ -238,14 +223,6 @@ class Daemon:
             new.generation,
             len(self.node.holdings.floatings),
         )
-
-    def _refuse_own_addresses(self, settings: Settings) -> None:
-        own = self.kernel.foreign()
-        for address in sorted(own.keys() & addresses_of(settings)):
-            raise NotAllowed(
-                f"{address} is on {own[address]} already, and not by vip: a machine's own address must not float; "
-                "take it out of the configuration, or remove it from the interface"
-            )
 
     # ---- carrying out -----------------------------------------------------------------------------------------------
 
@@ -277,16 +254,8 @@ class Daemon:
     def _note(self, changed: Changed) -> None:
         """Changes of owner: remembered, counted, and written down by who took or gave. What was so before this node
         looked is no change: remembered as it stands in the store, and no more."""
-        at, me = wall_seconds(), self.settings.node
-        for change in changed.changes:
-            bundle = self.node.plan.bundle_of.get(change.address)
-            group = (
-                next((unit.group for unit in bundle.units if change.address in unit.addresses), "") if bundle else ""
-            )
-            since = change.since if changed.known else at
-            entry = Entry(since, change.address, group, change.before, change.after, change.why, me)
-            mine = change.after == me or (not change.after and change.before == me)
-            self.history.note(entry, write=mine and not changed.known)
+        for entry, write in entries_of(changed, self.node.plan, wall_seconds(), self.settings.node):
+            self.history.note(entry, write)
         if not changed.known:
             self.counts["changes"] += len(changed.changes)
             for sentence in summary(changed.changes):
@@ -374,17 +343,8 @@ class Daemon:
         self._post(lambda now: _log.error("%s", why))
 
     def _run_hook(self, event: Event, floatings: list[Floating]) -> None:
-        if not getattr(self.hooks.settings, event):
-            return
-        bundle_of = self.node.plan.bundle_of
-        self.hooks.tell(
-            event,
-            [
-                {"address": f.address, "interface": f.interface, "bundle": bundle_of[f.address].name}
-                for f in floatings
-                if f.address in bundle_of
-            ],
-        )
+        if self.hooks.wanted(event):
+            self.hooks.tell(event, told_of(floatings, self.node.plan))
 
     def _kernel_event(self, now: int, event: KernelEvent) -> None:
         match event:
@@ -432,17 +392,6 @@ class Daemon:
     def failing(self) -> dict[str, str]:
         """Checks that fail, with the reason."""
         return self.checks.failing()
-
-    def _make_http(self, settings: Settings) -> HttpServer | None:
-        if not settings.http:
-            return None
-        return HttpServer(
-            parse_http_address(settings.http),
-            metrics=registry_of(self),
-            health=lambda: problems(self),
-            ready=lambda: why_not(self),
-            stat=lambda: stat(self),
-        )
 
 
 def _kernel_settings(settings: Settings) -> KernelSettings:

@@ -14,10 +14,14 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import msgspec
 
+from cluster.rights import obstacle
+from vip.actions import Changed
+from vip.situation import Plan
 from vip.view import Change
 
 _log = logging.getLogger("vip")
@@ -40,6 +44,19 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     after: str
     why: str
     by: str
+
+
+def entries_of(changed: Changed, plan: Plan, at: float, me: str) -> Iterator[tuple[Entry, bool]]:
+    """What is remembered of changes, and whether `me` writes it down: who took or gave does. What was so before it
+    looked is no change: remembered as it stands in the store, and no more."""
+    for change in changed.changes:
+        bundle = plan.bundle_of.get(change.address)
+        units = bundle.units if bundle is not None else ()
+        group = next((unit.group for unit in units if change.address in unit.addresses), "")
+        since = change.since if changed.known else at
+        mine = change.after == me or (not change.after and change.before == me)
+        entry = Entry(since, change.address, group, change.before, change.after, change.why, me)
+        yield entry, mine and not changed.known
 
 
 def summary(changes: Iterable[Change]) -> list[str]:
@@ -104,20 +121,44 @@ class History:
         while True:
             try:
                 with jlogd.open(self._log_target) as log, log.writer() as writer:
-                    self.failure = ""
                     while True:
-                        if not pending:
-                            entry = self._waiting.get()
-                            if entry is None:
-                                return
-                            pending = [entry]
                         for known in pending:
                             writer.append(msgspec.json.encode(known))
-                        writer.flush()
-                        pending = []
+                        if pending:
+                            writer.flush()
+                        self._works()
+                        entry = self._waiting.get()
+                        if entry is None:
+                            return
+                        pending = [entry]
             except (JlogError, OSError) as error:
-                if not self.failure:
-                    _log.warning("changes of owner cannot be written to %s: %s", self._log_target, error)
-                self.failure = str(error)
+                self._fails(unfit(self._log_target) or str(error))
                 if self._end.wait(REST_SECONDS):
                     return
+
+    def _fails(self, why: str) -> None:
+        if not self.failure:
+            _log.warning(
+                "changes of owner cannot be written to %s: %s; tried again every %g s, up to %d changes wait for it",
+                self._log_target, why, REST_SECONDS, WAITING_MAX,
+            )  # fmt: skip
+        self.failure = why
+
+    def _works(self) -> None:
+        if self.failure:
+            _log.info("changes of owner are written to %s again", self._log_target)
+        self.failure = ""
+
+
+def unfit(log: str) -> str:
+    """Why changes of owner cannot be written to a log, as far as can be seen without touching it; "" for nothing."""
+    if not log or "://" in log:  # a daemon tells by itself
+        return ""
+    place = Path(log)
+    try:
+        (place / "log.json").stat()
+        return next(filter(None, map(obstacle, (place, *place.iterdir()))), "")
+    except (FileNotFoundError, NotADirectoryError):
+        return f"there is no log at {place}; make one, as the user that vip runs as or as root: jlogctl create {place}"
+    except OSError as error:
+        return obstacle(place) or f"{place}: {error.strerror}"

@@ -16,31 +16,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cluster.types import Compare, Delete, Put, Txn, TxnResult
+from cluster.types import TxnResult
 from vip.actions import Action, Commit, Remove, Take, Taken
 from vip.assign import Wish
+from vip.claims import COMMIT_ADDRESSES_MAX, COMMIT_RETRY_NS, Claims, claim, gift
 from vip.clock import SECOND, seconds
 from vip.kernel.interface import Floating, Present
 from vip.records import OwnRecord, encode
 from vip.session import Session
-from vip.situation import Plan, Situation, situation_of, wishes_of
+from vip.situation import Plan, Situation, situation_of
 from vip.units import Bundle
 from vip.view import Change, OwnSeen, View
+from vip.wishes import Wishes
 
-# Addresses in one transaction: the store takes 128 operations, and compares of former owners are needed besides.
-COMMIT_ADDRESSES_MAX = 115
-FORMER_OWNERS_MAX = 10
 # Addresses in one call to the kernel, so that nothing that matters more waits for long behind it.
 KERNEL_ADDRESSES_MAX = 500
 # A foreign host has it, or the kernel refused it: look again after this.
 BLOCKED_RETRY_NS = 5 * SECOND
 FAILED_RETRY_NS = SECOND
-COMMIT_RETRY_NS = SECOND // 10
 # Looking at an address costs some microseconds; between two looks at all of them there is this pause for each.
 PAUSE_NS = 10_000
-# While others carry out their parts of a plan as they should, a new one would say the same: one is made only when all
-# of it is done, something was done otherwise, or this has passed.
-PLAN_AGAIN_NS = 2 * SECOND
 # Nothing should need it: everything is looked at again after this.
 LOOK_AGAIN_NS = 10 * SECOND
 
@@ -64,31 +59,25 @@ class Holdings:
     node: str
     floatings: dict[str, Floating]
     dirty: bool = True
-    wishes: dict[str, Wish] = field(default_factory=dict)
     present: dict[str, Floating] = field(default_factory=dict)
     _session: Session | None = None
     _taking: set[str] = field(default_factory=set)
     _removing: set[str] = field(default_factory=set)
-    _claiming: dict[str, int] = field(default_factory=dict)  # address -> not again before; 0 while on its way
-    _claimed: dict[str, int] = field(default_factory=dict)  # address -> revision of its claim, which the stream tells
+    _claims: Claims = field(default_factory=Claims)
     _giving: dict[str, Giving] = field(default_factory=dict)
     _retry: dict[str, int] = field(default_factory=dict)  # address -> not to be taken before
     _foreign: dict[str, str] = field(default_factory=dict)
     _failed: dict[str, str] = field(default_factory=dict)
-    _situation: Situation | None = None
-    _must_plan: bool = True
-    _may_plan: bool = False
-    _planned: int = 0
-    _open: set[str] = field(default_factory=set)  # bundles that the plan gives to another node, and that have not come
-    _wanted: list[Bundle] = field(default_factory=list)  # what the plan gives to this node
     _own_changes: int = 0
     _due: int = 0
     _next_decision: int = 0
     _next_round: int = 0
-    _claim_size: int = COMMIT_ADDRESSES_MAX
     _might_claim: bool = False
     _wall: float = 0.0
     _actions: list[Action] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.wishes = Wishes(self.plan, self.view, self.node)
 
     # ---- told ----
 
@@ -99,32 +88,23 @@ class Holdings:
     def end(self) -> None:
         """The session is lost: nothing that was begun counts any more. What is there is removed by `RemoveAll`."""
         self._session = None
-        self._claiming.clear()
-        self._claimed.clear()
+        self._claims.clear()
         self._giving.clear()
 
     def configure(self, plan: Plan, floatings: dict[str, Floating]) -> None:
         self.plan, self.floatings = plan, floatings
-        self._situation = None
+        self.wishes.configure(plan)
         self.dirty = True
 
     def changed(self, changes: Iterable[Change]) -> None:
-        """Addresses have other owners: as the plan says, or otherwise, so that a new one is due."""
-        for change in changes:
-            bundle = self.plan.bundle_of.get(change.address)
-            if bundle is None:
-                continue
-            wish = self.wishes.get(bundle.name)
-            if wish is None or wish.node != change.after:
-                self._must_plan = True
-            elif bundle.name in self._open:
-                self._open.discard(bundle.name)
-                self._must_plan |= not self._open
-        self._may_plan = self.dirty = True
+        """Addresses have other owners."""
+        self.wishes.changed(changes)
+        self.dirty = True
 
     def plan_again(self) -> None:
         """What is known was read anew."""
-        self._must_plan = self.dirty = True
+        self.wishes.think_again()
+        self.dirty = True
 
     def cleared(self) -> None:
         """Everything was removed."""
@@ -184,14 +164,7 @@ class Holdings:
 
     def committed(self, now: int, commit: Commit, result: TxnResult | None) -> None:
         if commit.kind == "claim":
-            succeeded = result is not None and result.succeeded
-            # Addresses of others may have been in it: smaller ones fail less together.
-            grown = self._claim_size * 2 if succeeded else self._claim_size // 4
-            self._claim_size = min(max(grown, 1), COMMIT_ADDRESSES_MAX)
-            for address in commit.about:
-                self._claiming[address] = now + COMMIT_RETRY_NS
-                if result is not None and succeeded:
-                    self._claimed[address] = result.revision
+            self._claims.answered(now, commit.about, result)
         for address in commit.about if commit.kind == "give" else ():
             giving = self._giving.get(address)
             if giving is not None:
@@ -258,7 +231,7 @@ class Holdings:
             if (
                 self.dirty
                 or now >= self._due
-                or situation != self._situation
+                or situation != self.wishes.situation
                 or may_claim != self._might_claim
                 or self.view.own_changes != self._own_changes
             ):
@@ -272,19 +245,15 @@ class Holdings:
         self._own_changes = self.view.own_changes
         self._due = now + LOOK_AGAIN_NS
         if not self._might_claim and self._has_nothing():
-            self._must_plan = True
+            self.wishes.think_again()
             return
-        if self._may_plan:
-            self._due = min(self._due, self._planned + PLAN_AGAIN_NS)
-            self._must_plan |= now >= self._planned + PLAN_AGAIN_NS
-        if self._must_plan or situation != self._situation:
-            self._make_plan(now, situation)
+        self._due = min(self._due, self.wishes.think(now, situation))
         self.view.forget_holds(now)
         self._release_strangers()
         claims: list[list[str]] = []
         takes: list[Floating] = []
         shifts_allowed = now >= self._next_round
-        for bundle in self._concerned():
+        for bundle in self.wishes.concerned():
             self._decide_bundle(now, bundle, shifts_allowed, claims, takes)
         self._remove_what_is_not_ours()
         self._claim(claims)
@@ -296,23 +265,6 @@ class Holdings:
     def _has_nothing(self) -> bool:
         """A node that waits has no need of a plan, as long as nothing is its own."""
         return not (self.present or self._giving or self._taking or self.view.owned_by(self.node))
-
-    def _make_plan(self, now: int, situation: Situation) -> None:
-        self._situation, self._planned = situation, now
-        self._must_plan = self._may_plan = False
-        self.wishes = wishes_of(self.plan, self.view, situation)
-        self._wanted = [bundle for bundle in self.plan.bundles if self.wishes[bundle.name].node == self.node]
-        self._open = {name for name, wish in self.wishes.items() if wish.kind in ("take", "move", "shift")}
-
-    def _concerned(self) -> list[Bundle]:
-        """Bundles that this node is to have, or has something of."""
-        bundle_of = self.plan.bundle_of
-        others = {
-            bundle.name: bundle
-            for address in self.view.owned_by(self.node)
-            if (bundle := bundle_of.get(address)) is not None and self.wishes[bundle.name].node != self.node
-        }
-        return [*self._wanted, *others.values()]
 
     def _mine(self, own: OwnSeen | None) -> bool:
         session = self._session
@@ -343,11 +295,8 @@ class Holdings:
                     self._start_giving(now, address, own, wish)
                 elif address not in self.present and address not in self._taking:
                     self._consider(now, address, takes)
-            if unowned and self._might_claim and bundle.name not in self._frozen():
+            if unowned and self._might_claim and bundle.name not in self.wishes.frozen:
                 self._consider_claim(now, unowned, claims)
-
-    def _frozen(self) -> Mapping[str, str]:
-        return dict(self._situation.frozen) if self._situation is not None and self._situation.frozen else {}
 
     def _is_given(self, address: str, own: OwnSeen) -> bool:
         """Whether it is on its way out under this very record; a mark for an older record is dropped."""
@@ -374,15 +323,11 @@ class Holdings:
             takes.append(floating)
 
     def _consider_claim(self, now: int, unowned: list[str], claims: list[list[str]]) -> None:
-        waits = [self._claiming[address] for address in unowned if address in self._claiming]
-        if any(wait == 0 for wait in waits):
-            return
-        if any(self._claimed.get(address, 0) > self.view.revision for address in unowned):
-            return  # they are ours; the stream has yet to say so
-        if waits and max(waits) > now:
-            self._due = min(self._due, max(waits))
-            return
-        claims.append(unowned)
+        at = self._claims.possible(unowned, self.view.revision)
+        if at is not None and at > now:
+            self._due = min(self._due, at)
+        elif at is not None:
+            claims.append(unowned)
 
     def _release_strangers(self) -> None:
         """Owned by this session, but no longer in the configuration."""
@@ -420,30 +365,21 @@ class Holdings:
             if giving.retry > now:
                 self._due = min(self._due, giving.retry)
                 continue
-            ready.setdefault(self._heir(address), []).append(address)
+            ready.setdefault(self.wishes.heir(address), []).append(address)
         for heir, addresses in ready.items():
             for at in range(0, len(addresses), COMMIT_ADDRESSES_MAX):
                 self._give_part(session, heir, addresses[at : at + COMMIT_ADDRESSES_MAX])
 
-    def _heir(self, address: str) -> str:
-        bundle = self.plan.bundle_of.get(address)
-        wish = self.wishes.get(bundle.name) if bundle is not None else None
-        if wish is None or wish.node == self.node or wish.node not in self.view.sessions:
-            return ""
-        return wish.node
-
     def _give_part(self, session: Session, heir: str, addresses: list[str]) -> None:
-        keys = self.view.keys
-        compares = [Compare(keys.session(self.node), "create", session.revision)]
-        compares += [Compare(keys.own(address), "mod", self._giving[address].mod_revision) for address in addresses]
-        operations: list[Put | Delete] = [Delete(keys.own(address)) for address in addresses]
-        if heir:
-            revision = self.view.sessions[heir].revision
-            compares.append(Compare(keys.session(heir), "create", revision))
-            operations = [Put(keys.own(address), self._deed(address, heir, revision)) for address in addresses]
+        held, deeds = {}, {}
         for address in addresses:
-            self._giving[address].committing = True
-        self._actions.append(Commit("give", Txn(tuple(compares), tuple(operations)), tuple(addresses)))
+            giving = self._giving[address]
+            giving.committing = True
+            held[address] = giving.mod_revision
+            if heir:
+                deeds[address] = self._deed(address, heir, self.view.sessions[heir].revision)
+        txn = gift(self.view, session.revision, held, heir, deeds)
+        self._actions.append(Commit("give", txn, tuple(addresses)))
 
     def _deed(self, address: str, heir: str, session: int) -> bytes:
         wish = self.wishes[self.plan.bundle_of[address].name]
@@ -455,32 +391,10 @@ class Holdings:
         own = self.view.owns.get(address)
         return own.record.node if own is not None else ""
 
-    def _claim(self, claims: list[list[str]]) -> None:
-        """Claim whole units, as many in one transaction as fit."""
-        part: list[str] = []
-        former: set[str] = set()
-        for addresses in claims:
-            owners = {self._former(address) for address in addresses} - {""}
-            full = len(part) + len(addresses) > self._claim_size
-            if part and (full or len(former | owners) > FORMER_OWNERS_MAX):
-                self._claim_part(part, former)
-                part, former = [], set()
-            part += addresses
-            former |= owners
-        if part:
-            self._claim_part(part, former)
-
-    def _claim_part(self, addresses: list[str], former: set[str]) -> None:
-        session, keys = self._session, self.view.keys
+    def _claim(self, units: list[list[str]]) -> None:
+        session = self._session
         assert session is not None
-        compares = [Compare(keys.session(self.node), "create", session.revision)]
-        for node in sorted(former - {self.node}):
-            # The session that owned it is gone; another of that node may live, and its number never comes again.
-            seen = self.view.sessions.get(node)
-            compares.append(Compare(keys.session(node), "create", seen.revision if seen else 0))
-        for address in addresses:
-            own = self.view.owns.get(address)
-            compares.append(Compare(keys.own(address), "mod", own.mod_revision if own else 0))
-            self._claiming[address] = 0
-        puts = tuple(Put(keys.own(address), self._deed(address, self.node, session.revision)) for address in addresses)
-        self._actions.append(Commit("claim", Txn(tuple(compares), puts), tuple(addresses)))
+        for addresses, former in self._claims.portions(units, self._former):
+            deeds = {address: self._deed(address, self.node, session.revision) for address in addresses}
+            self._claims.sent(addresses)
+            self._actions.append(Commit("claim", claim(self.view, session.revision, deeds, former), tuple(addresses)))

@@ -16,11 +16,14 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterable
 from typing import IO, Literal
 
 import msgspec
 
 from vip.config import Hooks as Settings
+from vip.kernel.interface import Floating
+from vip.situation import Plan
 
 _log = logging.getLogger("vip")
 
@@ -31,6 +34,15 @@ WAITING_MAX = 1000
 WORDS_BYTES_MAX = 200
 
 Event = Literal["take", "release"]
+
+
+def told_of(floatings: Iterable[Floating], plan: Plan) -> list[dict[str, str]]:
+    """What a program is told of addresses; nothing of those that a newer configuration has not."""
+    return [
+        {"address": f.address, "interface": f.interface, "bundle": plan.bundle_of[f.address].name}
+        for f in floatings
+        if f.address in plan.bundle_of
+    ]
 
 
 class Hooks:
@@ -47,8 +59,12 @@ class Hooks:
     def start(self) -> None:
         self._thread.start()
 
+    def wanted(self, event: Event) -> bool:
+        """Whether there is a program for it."""
+        return bool(getattr(self.settings, event))
+
     def tell(self, event: Event, addresses: list[dict[str, str]]) -> None:
-        if not addresses or not getattr(self.settings, event):
+        if not addresses or not self.wanted(event):
             return
         try:
             self._work.put_nowait((event, addresses))

@@ -13,12 +13,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from vip.clock import boot_ns, seconds
+from vip.daemon import Daemon
 from vip.report import kernel_counts, owner_counts
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
-
-    from vip.daemon import Daemon
 
 # name -> (kind, help, labels)
 METRICS: dict[str, tuple[str, str, tuple[str, ...]]] = {

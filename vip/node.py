@@ -16,41 +16,22 @@ told that it is free. One thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
-from cluster.types import Compare, Delete, Put, Snapshot, Txn, TxnResult, WatchBatch
-from vip.actions import (
-    Action,
-    Announce,
-    Beat,
-    Changed,
-    Commit,
-    Look,
-    RemoveAll,
-    Resync,
-    Say,
-    Taken,
-)
+from cluster.types import Snapshot, Txn, TxnResult, WatchBatch
+from vip.actions import Action, Announce, Beat, Changed, Commit, Look, RemoveAll, Resync, Say, Taken
+from vip.chores import ending_silent, silent, telling_conf, unpinning
 from vip.clock import SECOND, seconds
 from vip.config import Settings
 from vip.holdings import Holdings
 from vip.kernel.interface import Floating, Present
-from vip.places import floatings_of
-from vip.records import (
-    BLOCKED_TOLD_MAX,
-    ConfRecord,
-    GoneRecord,
-    Keys,
-    SessionRecord,
-    encode,
-    recent_losses,
-)
+from vip.places import Identity, floatings_of
+from vip.records import BLOCKED_TOLD_MAX, GoneRecord, Keys, SessionRecord, recent_losses
 from vip.session import SUCCESSOR_ENDED, Session, ending
 from vip.situation import Plan
-from vip.timing import Timing, silence_of
+from vip.timing import Timing
 from vip.view import Change, StreamHole, View
 
 Phase = Literal["clean", "open", "live", "stop", "ended"]
@@ -61,16 +42,6 @@ RETRY_NS = SECOND // 5
 LOOK_NS = SECOND
 # A stopping node that cannot reach the store leaves all the same: its addresses are gone already.
 FAREWELL_NS = 2 * SECOND
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What distinguishes this process: name, place (boot id and network namespace), version, kind of gate."""
-
-    node: str
-    place: str
-    version: str = ""
-    gate: str = ""
 
 
 class Node:
@@ -315,7 +286,7 @@ class Node:
             return
         if not self.session.revision or self.session.lost or now >= self._stop_by:
             self._end()
-        elif "farewell" not in self._waiting and now >= self._retry.get("farewell", 0):
+        elif self._free(now, "farewell"):
             gone = self.view.gones.get(self.identity.node, GoneRecord())
             self._commit("farewell", self.session.farewell(msgspec.structs.replace(gone, losses=self._losses)))
 
@@ -346,26 +317,17 @@ class Node:
             session.lose("another node ended it, because it heard nothing for too long")
 
     def _end_silent(self, now: int, wall: float) -> None:
-        """End the sessions of nodes that fell silent: their addresses are to be had once the wait is over."""
-        if "end" in self._waiting or now < self._retry.get("end", 0):
+        """End the session of a node that fell silent."""
+        if not self._free(now, "end"):
             return
-        for node, seen in sorted(self.view.sessions.items()):
-            wait = max(seen.record.wait, self.view.wait)
-            if now - seen.seen <= silence_of(wait) or (node == self.identity.node and self.phase == "live"):
-                continue
-            before = self.view.gones.get(node, GoneRecord())
-            losses = (*recent_losses(before.losses, wall), wall)
-            gone = GoneRecord(seen.revision, False, seen.version, max(before.wait, wait), losses)
-            txn = Txn(
-                (Compare(self.keys.session(node), "mod", seen.mod_revision),),
-                (Delete(self.keys.session(node)), Put(self.keys.gone(node), encode(gone))),
-            )
-            if self._told_silent.get(node) != seen.revision:  # it may be tried again and again: said once
-                self._told_silent[node] = seen.revision
-                silence = f"{node} was silent for {seconds(now - seen.seen):.1f} s"
-                self._say(f"{silence}: asking the store to end its session", "warning")
-            self._commit("end", txn, (node,))
+        seen = silent(self.view, now, but=self.identity.node if self.phase == "live" else "")
+        if seen is None:
             return
+        if self._told_silent.get(seen.node) != seen.revision:  # it may be tried again and again: said once
+            self._told_silent[seen.node] = seen.revision
+            silence = f"{seen.node} was silent for {seconds(now - seen.seen):.1f} s"
+            self._say(f"{silence}: asking the store to end its session", "warning")
+        self._commit("end", ending_silent(self.view, seen, wall), (seen.node,))
 
     def _tell_ended(self, node: str, result: TxnResult | None) -> None:
         """What became of the end of a silent session; without an answer it is tried again."""
@@ -376,24 +338,15 @@ class Node:
             self._say(f"the session of {node} is not ended by this node: it was heard meanwhile, or another one did it")
 
     def _tell_conf(self, now: int) -> None:
-        """What the digest of our configuration stands for must be known; what no live node uses is swept."""
-        if self.plan.digest in self.view.confs or "conf" in self._waiting or now < self._retry.get("conf", 0):
-            return
-        used = {seen.record.digest for seen in self.view.sessions.values()}
-        old = [Delete(self.keys.conf(digest)) for digest in sorted(self.view.confs) if digest not in used]
-        record = ConfRecord(self.plan.settings.generation, self.plan.definitions)
-        self._commit("conf", Txn((), (Put(self.keys.conf(self.plan.digest), encode(record)), *old[:20])))
+        txn = telling_conf(self.view, self.plan) if self._free(now, "conf") else None
+        if txn is not None:
+            self._commit("conf", txn)
 
     def _unpin(self, now: int, wall: float) -> None:
-        """A move that was asked for once is done when it is done, and one for a time when that is over."""
-        if "unpin" in self._waiting or now < self._retry.get("unpin", 0):
-            return
-        for name, (pin, mod_revision) in sorted(self.view.pins.items()):
-            over = pin.until and pin.until <= wall
-            if over or (not pin.until and self.holdings.has_bundle(name) and pin.node == self.identity.node):
-                key = self.keys.pin(name)
-                self._commit("unpin", Txn((Compare(key, "mod", mod_revision),), (Delete(key),)), (name,))
-                return
+        found = unpinning(self.view, wall, self.holdings.has_bundle) if self._free(now, "unpin") else None
+        if found is not None:
+            name, txn = found
+            self._commit("unpin", txn, (name,))
 
     # ---- small things -----------------------------------------------------------------------------------------------
 
@@ -422,6 +375,10 @@ class Node:
             self._say(f"held up for {seconds(now - self._last):.1f} s", "warning")
             self._actions.append(Beat())
         self._last = now
+
+    def _free(self, now: int, kind: str) -> bool:
+        """Whether a commit of a kind may be sent: none is on its way, and the last was not refused just now."""
+        return kind not in self._waiting and now >= self._retry.get(kind, 0)
 
     def _commit(self, kind: Literal["open", "former", "farewell", "end", "conf", "unpin"], txn: Txn,
                 about: tuple[str, ...] = ()) -> None:  # fmt: skip

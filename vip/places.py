@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from vip.addresses import block_finder, parse_addresses, parse_block
 from vip.config import Settings
+from vip.errors import NotAllowed
 from vip.kernel.interface import Floating
 from vip.units import units_of
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What distinguishes this process: name, place (boot id and network namespace), version, kind of gate."""
+
+    node: str
+    place: str
+    version: str = ""
+    gate: str = ""
 
 
 def floatings_of(settings: Settings) -> dict[str, Floating]:
@@ -28,6 +41,15 @@ def floatings_of(settings: Settings) -> dict[str, Floating]:
 def addresses_of(settings: Settings) -> set[str]:
     """Every floating address of a checked configuration."""
     return {address for group in settings.group for text in group.addresses for address in parse_addresses(text)}
+
+
+def refuse_own(settings: Settings, own: Mapping[str, str]) -> None:
+    """Raises `NotAllowed` for what the machine has itself. `own`: address -> interface."""
+    for address in sorted(own.keys() & addresses_of(settings)):
+        raise NotAllowed(
+            f"{address} is on {own[address]} already, and not by vip: a machine's own address must not float; "
+            "take it out of the configuration, or remove it from the interface"
+        )
 
 
 def interfaces_of(settings: Settings) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The life of the process of `vip run`: signals, the log, and what happens when a thread fails."""
+"""The life of the process of `vip run`: signals, the log, who tells about it, and what happens when a thread fails."""
 
 from __future__ import annotations
 
@@ -12,12 +12,24 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from jlogd.daemon.addresses import parse_http_address
+from jlogd.daemon.http import HttpServer
 from jlogd.daemon.notify import Notifier
 from jlogd.version import VERSION
 from vip.config import load
 from vip.daemon import Daemon
+from vip.metrics import registry_of
+from vip.report import problems, stat, why_not
 
 _log = logging.getLogger("vip")
+
+INDEX = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>vip</title><h1>vip</h1><ul>
+<li><a href="/stat">/stat</a>: nodes, addresses, problems and the last changes of owner, as JSON
+<li><a href="/metrics">/metrics</a>: for Prometheus
+<li><a href="/healthz">/healthz</a>: is anything wrong
+<li><a href="/readyz">/readyz</a>: may this node have addresses up
+</ul></html>
+"""
 
 
 def thread_failed(failed: threading.ExceptHookArgs) -> None:
@@ -25,6 +37,21 @@ def thread_failed(failed: threading.ExceptHookArgs) -> None:
     name = failed.thread.name if failed.thread is not None else "a thread"
     _log.critical("%s failed; this is a mistake of vip, please report it", name, exc_info=failed.exc_value)
     os._exit(3)
+
+
+def server_of(daemon: Daemon) -> HttpServer | None:
+    """What tells about a daemon, where its configuration wants that. Raises `JlogError`."""
+    if not daemon.settings.http:
+        return None
+    return HttpServer(
+        parse_http_address(daemon.settings.http),
+        metrics=registry_of(daemon),
+        health=lambda: problems(daemon),
+        ready=lambda: why_not(daemon),
+        stat=lambda: stat(daemon),
+        index=INDEX,
+        setting="vip.http",
+    )
 
 
 def run(path: Path) -> int:
@@ -35,7 +62,7 @@ def run(path: Path) -> int:
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     threading.excepthook = thread_failed
-    daemon = Daemon(settings)
+    daemon = Daemon(settings, server_of)
 
     def note(number: int, _frame: FrameType | None) -> None:
         signals.put(number)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from jlogd.errors import JlogError
 from vip.clock import boot_ns, seconds, wall_seconds
+from vip.daemon import Daemon
 from vip.status import AddressStatus, NodeStatus, addresses_of, nodes_of
-
-if TYPE_CHECKING:
-    from vip.daemon import Daemon
 
 # Changes of owner that `/stat` tells, and `vip history` can show.
 HISTORY_TOLD_MAX = 1000
@@ -74,6 +72,8 @@ def problems(daemon: Daemon) -> list[str]:
         found.append(f"the last heartbeat was not committed: {daemon.heart.failure}")
     if daemon.guard_failure:
         found.append(daemon.guard_failure)
+    if daemon.history.failure:
+        found.append(f"changes of owner are not written to {daemon.settings.log}: {daemon.history.failure}")
     found += [f"check {name} fails: {why}" for name, why in steady(daemon.checks.failing).items()]
     mine, highest = node.plan.settings.generation, node.view.generation
     if mine < highest:

@@ -5,11 +5,11 @@ Pure functions of a `View` and a configuration; every node computes the same fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vip.assign import Limits, Member, Wish, assign, mature_after
+from vip.assign import Limits, Wish, assign
 from vip.config import Settings
+from vip.fitness import Member, mature_after
 from vip.units import (
     Bundle,
     Definition,
@@ -38,7 +38,7 @@ class Plan:
     limits: Limits
     # Ages at which something may change; between them a member looks the same, so nothing is computed anew.
     ages: tuple[float, ...]
-    bundle_of: Mapping[str, Bundle]
+    bundle_of: dict[str, Bundle]
 
     @classmethod
     def of(cls, settings: Settings) -> Plan:
@@ -125,16 +125,11 @@ def member_of(plan: Plan, view: View, seen: SessionSeen) -> Member:
     )
 
 
-def owners_of(bundles: Sequence[Bundle], view: View) -> dict[str, str]:
+def owners_of(plan: Plan, view: View) -> dict[str, str]:
     """The live owner of each bundle: that of its first address that has one."""
-    owners = {}
-    for bundle in bundles:
-        for unit in bundle.units:
-            owner = next(filter(None, map(view.owner, unit.addresses)), "")
-            if owner:
-                owners[bundle.name] = owner
-                break
-    return owners
+    live = view.live_owners()
+    # What is put in later stays: the first address of a bundle.
+    return {bundle.name: live[address] for address, bundle in reversed(plan.bundle_of.items()) if address in live}
 
 
 def wishes_of(plan: Plan, view: View, situation: Situation) -> dict[str, Wish]:
@@ -142,7 +137,7 @@ def wishes_of(plan: Plan, view: View, situation: Situation) -> dict[str, Wish]:
     return assign(
         plan.bundles,
         situation.members,
-        owners_of(plan.bundles, view),
+        owners_of(plan, view),
         dict(situation.pins),
         plan.limits,
         dict(situation.frozen),

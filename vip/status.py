@@ -21,8 +21,9 @@ from types import MappingProxyType
 import msgspec
 
 from vip.addresses import in_order
-from vip.assign import Member, Wish, assign
+from vip.assign import OWNERLESS, Wish, assign
 from vip.clock import seconds, wall_text
+from vip.fitness import Member
 from vip.records import PinRecord, end_of
 from vip.situation import BROKEN, Plan, owners_of, situation_of, unsafe_groups
 from vip.view import View
@@ -170,6 +171,8 @@ def moves_of(plan: Plan, view: View, wall: float, drained: str = "", lost: str =
             kind, why = (
                 (wish.kind, wish.why) if wish.kind != "keep" else _joins(bundle.name, addresses, wish.node, before)
             )
+            if lost and before == lost:
+                why = why.replace(OWNERLESS, f"if {lost} were gone", 1)
             found.append(Move(bundle.name, tuple(addresses), before, wish.node, kind, why))
     return found + _given_up(plan, view, lost)
 
@@ -204,7 +207,7 @@ def is_new(plan: Plan, view: View) -> bool:
 
 def holds_of(plan: Plan, view: View, wall: float) -> list[Move]:
     """What operators hold somewhere for a time."""
-    owners = owners_of(plan.bundles, view)
+    owners = owners_of(plan, view)
     found = []
     for bundle in plan.bundles:
         pin = hold_of(view, bundle.name, wall)
@@ -256,5 +259,5 @@ def _wishes(
     frozen: dict[str, str],
     lost: str = "",
 ) -> dict[str, Wish]:
-    owners = {name: node for name, node in owners_of(plan.bundles, view).items() if node != lost}
+    owners = {name: node for name, node in owners_of(plan, view).items() if node != lost}
     return assign(plan.bundles, members, owners, pins, plan.limits, frozen)

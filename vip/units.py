@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import msgspec
@@ -46,10 +46,11 @@ class Bundle:
     blocks: frozenset[str]
     checks: frozenset[str]
     groups: frozenset[str]
+    # The leader's; asked for some times for each of ten thousand whenever a plan is made.
+    name: str = field(init=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        return self.leader.name
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.leader.name)
 
 
 class Definition(msgspec.Struct, frozen=True, array_like=True):

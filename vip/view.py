@@ -152,6 +152,15 @@ class View:
             return ""
         return own.record.node
 
+    def live_owners(self) -> dict[str, str]:
+        """The same for every address that has one. Asked by other threads too: what goes meanwhile is left out."""
+        return {
+            address: node
+            for node, seen in self.sessions.items()
+            for address in self.owned_by(node)
+            if (own := self.owns.get(address)) is not None and own.record.session == seen.revision
+        }
+
     def free_at(self, address: str) -> int:
         """When no former holder can be left, as far as this node knows: hold, and the wait since the snapshot."""
         assert self.synced is not None

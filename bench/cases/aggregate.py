@@ -35,6 +35,7 @@ from bench.samples import make_records, median, percentile, thin
 from bench.servers import Server, free_port
 
 if TYPE_CHECKING:
+    from jlogd.manager.ledger import LmdbLedger
     from jlogd.manager.manager import Manager
     from jlogd.manager.pull import Pull
 
@@ -145,6 +146,7 @@ class _Cluster:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.servers: list[Server] = []
+        self._ledger: LmdbLedger | None = None
         self.addresses = [self._node(at) for at in range(NODES)]
 
     def _node(self, at: int) -> str:
@@ -181,13 +183,13 @@ class _Cluster:
         """Bytes of the files that the ledger has. The manager runs."""
         from jlogd.manager.ledger import LmdbLedger
 
-        ledger = LmdbLedger(self.directory / "manager" / "state" / "manager", write=False)
-        try:
-            return sum(state.length for _, state in ledger.all_files())
-        finally:
-            ledger.close()
+        if self._ledger is None:  # kept open: what it costs is taken from what is measured
+            self._ledger = LmdbLedger(self.directory / "manager" / "state" / "manager", write=False)
+        return sum(state.length for _, state in self._ledger.all_files())
 
     def close(self) -> None:
+        if self._ledger is not None:
+            self._ledger.close()
         for server in reversed(self.servers):
             server.stop()
 

@@ -20,7 +20,9 @@ def connect(base_dir: Path, server: str | None, token_file: Path | None) -> Aski
         return Remote(server, token(token_file), read_file)
     # Needs pyarrow, which takes longer to load than a server to answer.
     from cidr.engine import Engine
+    from cidr.memory import keep_freed_memory
 
+    keep_freed_memory()
     return Local(Engine(base_dir), str(base_dir), read_file)
 
 

@@ -81,7 +81,7 @@ def read(data: bytes) -> Reply:
     try:
         found = msgspec.json.decode(data)
         return _reply(found, ZoneInfo(found["zone"]))
-    except (msgspec.MsgspecError, LookupError, ValueError, TypeError, AttributeError, OSError, UsageError) as error:
+    except (LookupError, ValueError, RecursionError, TypeError, AttributeError, OSError, UsageError) as error:
         raise RemoteError(f"the server's answer cannot be read: {error}") from None
 
 

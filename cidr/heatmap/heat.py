@@ -99,6 +99,8 @@ def query_text(block: Block, expression: str, time: str, detail: int) -> str:
 
 def heat(rows: Rows, block: Block, detail: int) -> Heat:
     """The cells of the answer to `query_text`. Raises UsageError when rows are missing: they would look empty."""
+    if rows.answer.time is not None:
+        raise UsageError("a map shows all of the time as one sum: leave `aggregate` out")
     if rows.answer.matched > len(rows.answer):
         what = (
             f"{rows.answer.matched:,} cells have data, and {len(rows.answer):,} were sent: ask for fewer bits of detail"

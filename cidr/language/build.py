@@ -8,6 +8,7 @@ Both raise `QueryError` at the words that are wrong.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -34,6 +35,8 @@ from cidr.types import (
 
 # The engine's limit too.
 COLUMNS_MAX = 64
+# Series that `*` and `~regex` stand for, all of a query's together: `union(*, *, ...)` is short, and would fill memory.
+NAMED_MAX = 100_000
 HEAVY_PERCENT_DEFAULT = "1"
 _EVERY: dict[str | None, Tier | None] = {None: None, "hourly": "hour", "daily": "day", "monthly": "month"}
 
@@ -63,6 +66,8 @@ class _Builder:
         self._show = show
         self._context = context
         self._blocks = lists.blocks_of(text, show)
+        self._until: float | None = None
+        self._named = 0
 
     def query(self) -> Query:
         if self._show.what == "count":
@@ -95,7 +100,7 @@ class _Builder:
         threshold = (
             clause if isinstance(clause, tree.Threshold) else tree.Threshold(HEAVY_PERCENT_DEFAULT, percent=True)
         )
-        least = float(threshold.number)
+        least = _number(threshold.number)
         if least <= 0:
             raise QueryError(self._text, threshold.mark, "what is heavy has a threshold above 0")
         if threshold.percent and least > 100:
@@ -137,7 +142,7 @@ class _Builder:
 
     def _threshold(self) -> float | None:
         clause = self._show.clause("threshold")
-        return float(clause.number) if isinstance(clause, tree.Threshold) else None
+        return _number(clause.number) if isinstance(clause, tree.Threshold) else None
 
     def _order(self, columns: tuple[Column, ...]) -> Order:
         clause = self._show.clause("order by")
@@ -206,12 +211,22 @@ class _Builder:
 
     def _matching(self, one: tree.Pattern) -> list[str]:
         known = list(self._context.series)
+        if self._until is None:
+            self._until = time.monotonic() + patterns.SEARCH_SECONDS_MAX
         try:
-            names = known if one.regex is None else patterns.matching(one.regex, known)
+            names = known if one.regex is None else patterns.matching(one.regex, known, self._until)
         except TimeoutError:
             raise QueryError(self._text, one.mark, "the regular expression takes too long") from None
+        self._named += len(names)
+        if self._named > NAMED_MAX:
+            raise QueryError(self._text, one.mark, f"that names more than {NAMED_MAX:,} series, the same ones again")
         if not names:
             raise QueryError(
                 self._text, one.mark, f"no series matches {one}" if known else "there are no series yet", known
             )
         return names
+
+
+def _number(text: str) -> float:
+    """Whole where it is: counts go further than the whole numbers among fractions."""
+    return float(text) if "." in text else int(text)

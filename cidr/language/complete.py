@@ -19,7 +19,7 @@ DATES_DEFAULT = ("-1h", "-6h", "-1d", "-7d", "-30d")
 SIZES_DEFAULT = ("8", "16", "24", "32", "48", "64", "128")
 NUMBERS_DEFAULT = ("10", "50", "100")
 # A word that is not finished: everything since the last blank, comma or bracket.
-_PARTIAL = re.compile(r'[^\s,()"]*\Z')
+_PARTIAL = re.compile(r'(?<![^\s,()"])[^\s,()"]*\Z')
 _PARTIAL_QUOTED = re.compile(r'[@~]?"[^"\n]*\Z')
 
 

@@ -132,7 +132,8 @@ def _remark(word: str, before: str, after: str, terminals: list[str]) -> str:
     """What is worth saying about a word, between what is before and after it, beside what was expected."""
     if word == "~" and after.startswith('"'):
         return "the quote is not closed"
-    if (word.startswith("~") and after.startswith("(")) or (word == "(" and _PATTERN_BEFORE.search(before)):
+    bracket = word == "(" and _PATTERN_BEFORE.search(before[-patterns.PATTERN_CHARS_MAX :])
+    if bracket or (word.startswith("~") and after.startswith("(")):
         return _BRACKETS
     if word.startswith('"') and not word.endswith('"', 1):
         return "the quote is not closed"

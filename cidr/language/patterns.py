@@ -12,10 +12,10 @@ from functools import lru_cache
 
 import regex
 
-# Of one expression, and of its search in all names; they are short.
+# Of one expression; names are short.
 PATTERN_CHARS_MAX = 200
+# Of the search of all expressions of a query in all names.
 SEARCH_SECONDS_MAX = 0.5
-_LEAST_SECONDS = 0.001
 
 
 def mistake(pattern: str) -> str:
@@ -29,13 +29,15 @@ def mistake(pattern: str) -> str:
     return ""
 
 
-def matching(pattern: str, names: Sequence[str]) -> list[str]:
-    """The names in which `pattern` finds something. Raises TimeoutError."""
+def matching(pattern: str, names: Sequence[str], until: float) -> list[str]:
+    """The names in which `pattern` finds something. Raises TimeoutError once `time.monotonic()` is past `until`."""
     search = _compiled(pattern).search
-    until = time.monotonic() + SEARCH_SECONDS_MAX
     found = []
     for name in names:
-        if search(name, timeout=max(until - time.monotonic(), _LEAST_SECONDS)):
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if search(name, timeout=left):
             found.append(name)
     return found
 

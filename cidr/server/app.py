@@ -129,8 +129,9 @@ class App:
 
     async def _complete(self, request: Request, scope: Scope) -> Response:
         text = _bounded(request.query_params.get("text", ""))
-        names = await self.desk.run(self._local(scope).series_names)
-        return _json({"completions": [{"text": c.text, "replaced": c.replaced} for c in complete(text, names)]})
+        local = self._local(scope)
+        found = await self.desk.run(lambda: complete(text, local.series_names()))
+        return _json({"completions": [{"text": c.text, "replaced": c.replaced} for c in found]})
 
     # ---- pictures and pages -----------------------------------------------------------------------------------------
 
@@ -208,7 +209,7 @@ async def _asked(request: Request) -> tuple[str, str]:
                 raise TooMuch(f"the request has more than {BODY_BYTES_MAX >> 20} MiB")
         try:
             asked = msgspec.json.decode(bytes(body), type=_QueryBody)
-        except msgspec.MsgspecError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f'the body is not {{"query": "...", "format": "json"}}: {error}') from None
         return asked.query, _format(asked.format, request)
     return _bounded(request.query_params.get("q", "")), _format(request.query_params.get("format", ""), request)

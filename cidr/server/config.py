@@ -39,8 +39,8 @@ class TokenConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     name: str
     sha256: str
-    series: tuple[str, ...] = ()
-    prefixes: tuple[str, ...] = ()
+    series: tuple[str, ...] | None = None
+    prefixes: tuple[str, ...] | None = None
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,12 +160,15 @@ def _check_token(token: TokenConfig, where: str) -> None:
     at = f"{where}: cidr.server.token {token.name!r}"
     if not _SHA256.fullmatch(token.sha256):
         raise ConfigError(f"{at}: sha256 is 64 hexadecimal digits; cidr serve --make-token {token.name} prints them")
-    for pattern in token.series:
+    for name in ("series", "prefixes"):
+        if getattr(token, name) == ():
+            raise ConfigError(f"{at}: {name} is empty, and nothing could be seen; leave it out for all of them")
+    for pattern in token.series or ():
         try:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError(f"{at}: series {pattern!r} is not a regular expression: {error}") from None
-    for prefix in token.prefixes:
+    for prefix in token.prefixes or ():
         try:
             parse_block(prefix)
         except UsageError as error:

@@ -11,6 +11,7 @@ import uvicorn
 from cidr.config import Maintain
 from cidr.engine import Engine
 from cidr.maintain import Maintainer
+from cidr.memory import keep_freed_memory
 from cidr.server.app import App
 from cidr.server.bounds import ImpatientProtocol
 from cidr.server.config import Address, ServerConfig, maintain_seconds, parse_listen
@@ -24,6 +25,7 @@ KEEP_ALIVE_SECONDS = 15
 
 def run(base_dir: Path, config: ServerConfig, policy: Maintain) -> int:
     """Serve a store; `policy` is for its maintenance on a schedule. Raises `StoreNotFound`, `CannotListen`."""
+    keep_freed_memory()
     address = parse_listen(config.listen)
     with Engine(base_dir, cache_bytes=config.cache) as engine, _listen(address) as listening:
         app = App(engine, config)

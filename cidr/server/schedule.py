@@ -46,7 +46,9 @@ class Schedule:
             try:
                 self._work()
                 self._metrics.maintained.labels("done").inc()
-            except (JlogError, OSError) as error:
+            except Exception as error:  # a defect too: a thread that ended would let the store grow without a word
                 self._metrics.maintained.labels("failed").inc()
-                click.echo(f"warning: maintain failed and is tried again: {error}", err=True)
+                expected = isinstance(error, (JlogError, OSError))
+                words = str(error) if expected else f"{error!r}, a mistake of cidr, please report it"
+                click.echo(f"warning: maintain failed and is tried again: {words}", err=True)
             wait = self._seconds

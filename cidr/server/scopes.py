@@ -12,16 +12,19 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from zoneinfo import ZoneInfo
 
 from cidr.addresses import parse_block
 from cidr.ask import Answering
+from cidr.errors import UnknownSeries
 from cidr.language.lists import intersect
 from cidr.server.config import TokenConfig
 from cidr.server.errors import NotAllowed, NoToken
 from cidr.types import (
+    SERIES_SEPARATOR,
     Answer,
     Block,
     CacheStat,
@@ -69,7 +72,7 @@ class Tokens:
         self._scopes = [
             (
                 one.sha256,
-                Scope(one.name, tuple(map(re.compile, one.series)), tuple(map(parse_block, one.prefixes))),
+                Scope(one.name, tuple(map(re.compile, one.series or ())), tuple(map(parse_block, one.prefixes or ()))),
             )
             for one in configured
         ]
@@ -111,12 +114,14 @@ class Scoped:
 
     def answer(self, query: Query) -> Answer:
         query, note = self._narrowed(query)
-        answer = self._engine.answer(query)
+        with self._names():
+            answer = self._engine.answer(query)
         return replace(answer, notes=(*answer.notes, note)) if note else answer
 
     def explain(self, query: Query) -> Plan:
         query, note = self._narrowed(query)
-        plan = self._engine.explain(query)
+        with self._names():
+            plan = self._engine.explain(query)
         return replace(plan, notes=(*plan.notes, note)) if note else plan
 
     def series(self) -> list[SeriesStat]:
@@ -124,7 +129,19 @@ class Scoped:
 
     def cache(self, entries: int = 100) -> CacheStat:
         stat = self._engine.cache(entries)
-        return replace(stat, entries=tuple(one for one in stat.entries if self._scope.sees(one.series)))
+        return replace(stat, entries=tuple(one for one in stat.entries if self._sees_all(one.series)))
+
+    def _sees_all(self, names: str) -> bool:
+        """Whether all series may be seen whose sum something is."""
+        return all(map(self._scope.sees, names.split(SERIES_SEPARATOR)))
+
+    @contextmanager
+    def _names(self) -> Iterator[None]:
+        """A series that was there a moment ago has a nearest name: of those that may be seen."""
+        try:
+            yield
+        except UnknownSeries as error:
+            raise UnknownSeries(error.name, list(filter(self._scope.sees, error.known))) from None
 
     def close(self) -> None:
         """The engine belongs to the server."""

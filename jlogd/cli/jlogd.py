@@ -88,7 +88,7 @@ def check_config(file: Path | None) -> None:
     Examples:
       jlogd check-config /etc/jlogd/jlogd.toml
     """
-    from jlogd.daemon.config import load
+    from jlogd.daemon.config_file import load
     from jlogd.errors import BadKey
     from jlogd.wire.keys import read_pair
 

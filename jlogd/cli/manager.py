@@ -137,6 +137,8 @@ def verify(config: Path | None, text: bool, journals: bool, as_json: bool) -> in
     for file in report.files:
         if file.verdict == "added" or file.verdict not in HARMLESS:
             warn(f"{file.path}: {file.text}")
+    for aside in report.aside:
+        warn(aside)
     for source in report.sources:
         if not source.right:
             warn(f"{source.source}: {source.text}")
@@ -226,7 +228,7 @@ def _ledger(path: Path | None, text: bool) -> Path:
 
 
 def _load(path: Path | None) -> Config:
-    from jlogd.daemon.config import load
+    from jlogd.daemon.config_file import load
 
     chosen = path or next((one for one in CONFIGS if one.exists()), None)
     if chosen is None:
@@ -260,7 +262,7 @@ def ask_manager(url: str, config: Path | None = None) -> ManagerStatus:
         reason = getattr(error, "reason", error)
         command = f"jlogd manager --config {shlex.quote(str(config))}" if config else "jlogd manager"
         raise RemoteError(f"no manager answers at {url}: {reason}; is it running? start it: {command}") from None
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise RemoteError(f"what answers at {url} is no manager of this version: {error}") from None
 
 
@@ -280,6 +282,8 @@ def _show_status(found: ManagerStatus, as_json: bool) -> int:
             warn(f"{node.name}: {node.error or 'not connected yet'}")
     for problem in found.problems:
         warn(f"warning: {problem}")
+    for text in found.unclaimed:
+        warn(f"note: {text}")
     return code
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from jlogd.plain import encode_json
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -42,7 +44,10 @@ def write(data: bytes) -> None:
 
 def json_lines(objects: Sequence[Any]) -> bytes:
     """The objects as JSON, one a line."""
-    return _ENCODER.encode_lines(objects)
+    try:
+        return _ENCODER.encode_lines(objects)
+    except UnicodeEncodeError:
+        return b"".join(encode_json(one) + b"\n" for one in objects)
 
 
 def print_json(objects: Iterable[Any]) -> None:

@@ -21,7 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from jlogd.daemon.config import Config, load, open_to_anyone
+from jlogd.daemon.config import Config, open_to_anyone
+from jlogd.daemon.config_file import load
 from jlogd.daemon.defaults import DEFAULT_ORIGIN, default_config, paste_lines
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.inputs import Inputs
@@ -30,10 +31,10 @@ from jlogd.daemon.malloc import keep_freed_memory
 from jlogd.daemon.managing import Managing
 from jlogd.daemon.metrics import JlogdCollector, make_registry
 from jlogd.daemon.notify import Notifier
-from jlogd.daemon.reload import Change, reload_plan
+from jlogd.daemon.reload import Change, in_effect, reload_plan
 from jlogd.daemon.server import Server
 from jlogd.daemon.spool import open_spool, prepare_spool
-from jlogd.errors import Fenced, JlogError
+from jlogd.errors import ConfigError, Fenced, JlogError
 from jlogd.manager.texts import Texts
 from jlogd.version import VERSION
 
@@ -136,6 +137,7 @@ class Daemon:
         Raises `JlogError` or OSError when a change that could be applied failed; those before it stay applied.
         """
         applied, left = reload_plan(self.config, config)
+        config = in_effect(self.config, config)
         for name, log in config.log.items():
             self.logs.ensure(name, log.settings, log.subscribers)
         self.logs.open_found()
@@ -268,7 +270,7 @@ def _reload(daemon: Running, path: Path | None) -> None:
         _log.warning("SIGHUP: nothing to read again, the daemon runs on the %s", DEFAULT_ORIGIN)
         return
     try:
-        applied, left = daemon.reload(load(path))
+        applied, left = daemon.reload(_load_again(path))
     except (JlogError, OSError) as error:
         _log.error("SIGHUP: %s; nothing more was changed", error)
         return
@@ -278,3 +280,10 @@ def _reload(daemon: Running, path: Path | None) -> None:
         _log.warning("SIGHUP: not applied %s", change)
     if not applied and not left:
         _log.info("SIGHUP: %s has not changed", path)
+
+
+def _load_again(path: Path) -> Config:
+    """The file as it is now. Raises ConfigError; from a pipe it would wait for a writer, with signals and all."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is no regular file, and cannot be read a second time; run the daemon on a file")
+    return load(path)

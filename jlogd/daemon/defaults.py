@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from shlex import quote
 
-from jlogd.daemon.config import Config, parse
+from jlogd.daemon.config import Config
+from jlogd.daemon.config_file import parse
 from jlogd.sources.config import Address
 
 DEFAULT_ORIGIN = "built-in configuration"

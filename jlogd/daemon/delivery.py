@@ -22,14 +22,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
 
-from jlogd.daemon.session import Served, Session
+from jlogd.daemon.session import Session, State, Subscription
 from jlogd.errors import JlogError
 from jlogd.journal.batch import Batch, Gap
-from jlogd.journal.cursor import Cursor
 from jlogd.journal.journal import Journal
-from jlogd.journal.subscribers import Hold
 from jlogd.wire import messages
 from jlogd.wire.messages import COST_MIN, TURN_BYTES, FromDaemon
 
@@ -45,51 +42,7 @@ NO_FILES_SECONDS = 0.2
 
 _log = logging.getLogger("jlogd.server")
 
-State = Literal["ready", "running", "broke", "waiting", "closed"]
 Deliver = Callable[[Session, FromDaemon, bytes | None], None]
-
-
-class Subscription:
-    """One subscription of one client. `state`, `credit`, `follow`, `look` and `closing` are guarded by the feeder."""
-
-    def __init__(
-        self, session: Session, request: messages.Subscribe, served: Served, hold: Hold | None, cursor: Cursor
-    ) -> None:
-        """`cursor` is that of `hold`, if there is one."""
-        self.session = session
-        self.id = request.id
-        self.log = request.log
-        self.name = request.name
-        self.journal: Journal = served.journal
-        self.hold = hold
-        self.cursor = cursor
-        self.reading = threading.Lock()
-        self.follow = request.follow
-        self.window = self.credit = request.credit
-        self.look = request.id  # the request that the next end answers; 0 when none is owed
-        self.state: State = "waiting"
-        self.again = False
-        self.closing = False
-        self.given_up = False
-        self.released = threading.Event()  # given up, and its name is free for others
-        # Checkpoints asked for, as (request, sequence), and whether someone is at it.
-        self.pending: deque[tuple[int, int]] = deque()
-        self.checkpointing = False
-        self.unsubscribe = 0  # the request to answer once it is released
-
-    def read(self, max_bytes: int) -> list[Batch | Gap]:
-        """What comes next. Called with `reading` held."""
-        return (self.cursor if self.hold is None else self.hold).read(max_bytes)
-
-    def release(self) -> None:
-        """Let go of the log and the name."""
-        with self.reading:
-            if not self.given_up:
-                self.given_up = True
-                if self.hold is not None:
-                    self.hold.release()
-                else:
-                    self.cursor.close()
 
 
 class Feeder:

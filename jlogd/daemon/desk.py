@@ -14,8 +14,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from jlogd.daemon.delivery import Feeder, Subscription
-from jlogd.daemon.session import Logs, Served, Session
+from jlogd.daemon.delivery import Feeder
+from jlogd.daemon.served import Logs, Served
+from jlogd.daemon.session import Session, Subscription
 from jlogd.errors import JlogError, NotServed, SubscriberBusy, SubscriberUnknown, UsageError
 from jlogd.journal.subscribers import check_subscriber_name
 from jlogd.journal.types import LogStat

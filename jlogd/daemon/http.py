@@ -30,12 +30,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
-import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, generate_latest
 
 from jlogd.daemon.addresses import HttpAddress
 from jlogd.errors import CannotListen
+from jlogd.plain import encode_json
 
 # A scraper or two, a person, a health check; more at a time are a mistake or worse.
 THREADS_MAX = 8
@@ -46,7 +46,7 @@ REQUEST_SECONDS_MAX = 10.0
 _POLL_SECONDS = 0.25
 _JSON = "application/json"
 _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: text/plain\r\n\r\ntoo many requests at a time\n"
-_INDEX = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>jlogd</title><h1>jlogd</h1><ul>
+INDEX = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>jlogd</title><h1>jlogd</h1><ul>
 <li><a href="/stat">/stat</a>: logs and subscribers, as JSON
 <li><a href="/metrics">/metrics</a>: for Prometheus
 <li><a href="/healthz">/healthz</a>: is anything wrong
@@ -62,7 +62,7 @@ class HttpServer:
     """Bound when made, so that an address in use is known before anything else starts; answers after `start`.
 
     `health` and `ready` return what is wrong, in words (empty: all is well); `stat` and `manager`, anything msgspec can
-    encode.
+    encode. `index` is the page for people, `setting` the name of the address in the configuration.
     Raises `CannotListen` when the address cannot be bound.
     """
 
@@ -75,13 +75,15 @@ class HttpServer:
         ready: Problems,
         stat: Callable[[], object],
         manager: Callable[[], object] | None = None,
+        index: bytes = INDEX,
+        setting: str = "listen.http",
     ) -> None:
         self.metrics, self.health, self.ready, self.stat = metrics, health, ready, stat
-        self.manager = manager
+        self.manager, self.index = manager, index
         try:
             self._server = _Server(address, self)
         except OSError as error:
-            raise CannotListen(_bind_message(address, error)) from None
+            raise CannotListen(_bind_message(setting, address, error)) from None
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), name="jlogd-http", daemon=True
         )
@@ -106,7 +108,7 @@ class HttpServer:
     def answer(self, path: str, query: str, accept: str) -> Answer | None:
         """The answer to a GET of `path`; None when there is no such page."""
         if path == "/":
-            return HTTPStatus.OK, "text/html; charset=utf-8", _INDEX
+            return HTTPStatus.OK, "text/html; charset=utf-8", self.index
         if path == "/metrics":
             return self._metrics(query, accept)
         if path == "/healthz":
@@ -114,9 +116,9 @@ class HttpServer:
         if path == "/readyz":
             return _problems_answer(self.ready())
         if path == "/stat":
-            return HTTPStatus.OK, _JSON, msgspec.json.encode(self.stat())
+            return HTTPStatus.OK, _JSON, encode_json(self.stat())
         if path == "/manager" and self.manager is not None:
-            return HTTPStatus.OK, _JSON, msgspec.json.encode(self.manager())
+            return HTTPStatus.OK, _JSON, encode_json(self.manager())
         return None
 
     def _metrics(self, query: str, accept: str) -> Answer:
@@ -132,14 +134,15 @@ class HttpServer:
 def _problems_answer(problems: list[str]) -> Answer:
     if not problems:
         return HTTPStatus.OK, _JSON, b'{"status":"ok"}'
-    return HTTPStatus.SERVICE_UNAVAILABLE, _JSON, msgspec.json.encode({"status": "failing", "problems": problems})
+    return HTTPStatus.SERVICE_UNAVAILABLE, _JSON, encode_json({"status": "failing", "problems": problems})
 
 
-def _bind_message(address: HttpAddress, error: OSError) -> str:
-    where = f"listen.http: cannot listen on {address}"
-    choose = 'set another port in [listen] http, or "" to have no metrics'
+def _bind_message(setting: str, address: HttpAddress, error: OSError) -> str:
+    where = f"{setting}: cannot listen on {address}"
+    table, _, field = setting.partition(".")
+    choose = f'set another port in [{table}] {field}, or "" to have no metrics'
     if error.errno == errno.EADDRINUSE:
-        return f"{where}: in use, perhaps by another jlogd (see `ss -ltnp 'sport = :{address.port}'`); {choose}"
+        return f"{where}: in use, perhaps by another jlogd or vip (see `ss -ltnp 'sport = :{address.port}'`); {choose}"
     if error.errno == errno.EACCES:
         return f"{where}: only root may use a port below 1024; {choose}"
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):

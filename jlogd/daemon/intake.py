@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 import zstandard
 
-from jlogd.daemon.session import Logs, Session
+from jlogd.daemon.served import Logs
+from jlogd.daemon.session import Session
 from jlogd.errors import Closed, FormatError, JlogError, NoSession, SlowDown
 from jlogd.journal.batch import PLAIN, Batch, from_wire
 from jlogd.journal.types import Receipt

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jlogd.daemon.session import Served
+from jlogd.daemon.served import Served
 from jlogd.errors import JlogError, LogNotFound, SubscriberExists
 from jlogd.journal.journal import Journal
 from jlogd.journal.layout import Layout

@@ -61,8 +61,16 @@ PULL_COUNTERS: tuple[tuple[Metric, Callable[[PullStatus], float]], ...] = (
     (_metric("restarts", "counter", "Times the log began anew, or a person decided.", _PULL), lambda p: p.restarts),
 )
 HELD = _metric("held_bytes", "gauge", "Bytes read from nodes and not yet written.", ())
-OPEN_FILES = _metric("open_files", "gauge", "Text files open at the moment.", ())
 # Key in the counters of the rounds -> metric.
+GAUGES = {
+    "files_open": _metric("open_files", "gauge", "Text files open at the moment.", ()),
+    "files_aside": _metric(
+        "aside_files", "gauge", "Files with what stood behind recorded ends after a crash, and has not come again.", ()
+    ),
+    "files_unclaimed": _metric(
+        "unclaimed_files", "gauge", "Those of them that have not come again for a minute, or are somebody's.", ()
+    ),
+}
 COUNTERS = {
     "rounds": _metric("rounds", "counter", "Rounds committed: files synced, then the ledger.", ()),
     "failures": _metric("failed_rounds", "counter", "Rounds that failed and were done again.", ()),
@@ -79,7 +87,7 @@ COUNTERS = {
 def manager_metrics() -> list[Metric]:
     """Every metric of a manager, in the order they are exposed."""
     pulls = [metric for metric, _ in (*PULL_GAUGES, *PULL_COUNTERS)]
-    return [NODE_UP, *pulls, HELD, OPEN_FILES, *COUNTERS.values()]
+    return [NODE_UP, *pulls, HELD, *GAUGES.values(), *COUNTERS.values()]
 
 
 class ManagerCollector(Collector):
@@ -105,8 +113,7 @@ class ManagerCollector(Collector):
                 if (found := value(pull)) is not None:
                     _add(families, metric, labels, found)
         _add(families, HELD, {}, status.held_bytes)
-        _add(families, OPEN_FILES, {}, status.counters.get("files_open", 0))
-        for key, metric in COUNTERS.items():
+        for key, metric in (*GAUGES.items(), *COUNTERS.items()):
             _add(families, metric, {}, status.counters.get(key, 0))
         yield from families.values()
 

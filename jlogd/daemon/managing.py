@@ -16,7 +16,7 @@ from jlogd.daemon.config import Config
 from jlogd.daemon.http import HttpServer
 from jlogd.daemon.manager_metrics import ManagerCollector
 from jlogd.daemon.metrics import make_registry
-from jlogd.daemon.reload import Change, reload_plan
+from jlogd.daemon.reload import Change, in_effect, reload_plan
 from jlogd.errors import ConfigError
 from jlogd.manager.manager import Manager
 from jlogd.manager.status import ManagerStatus
@@ -129,6 +129,7 @@ class ManagerDaemon:
         if not config.manager.node:
             raise ConfigError("the configuration has no [[manager.node]] any more: stop the manager instead")
         applied, left = reload_plan(self.config, config)
+        config = in_effect(self.config, config)
         self.managing.reload(config)
         self.config = config
         return applied, left

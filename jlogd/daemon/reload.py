@@ -7,14 +7,15 @@ durable position.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
 
-from jlogd.daemon.config import Config, LogConfig
+from jlogd.daemon.config import Config, LogConfig, source_names
 from jlogd.daemon.toml_structs import found_text, path_text
 from jlogd.daemon.units import Duration, Size
+from jlogd.errors import ConfigError
 
 # Setting (table.field) -> why a running daemon cannot change it. Every other setting is applied by a reload.
 NEEDS_RESTART: dict[str, str] = {
@@ -83,6 +84,31 @@ def reload_plan(old: Config, new: Config) -> tuple[list[Change], list[Change]]:
     return [change for change in changes if not change.reason], [change for change in changes if change.reason]
 
 
+def in_effect(running: Config, new: Config) -> Config:
+    """What runs once `new` was reloaded: all of it but what needs a restart, which stays as it is running. Only so is
+    the next reload compared with what runs, and a setting that was put back is told as unchanged.
+
+    `auth` is the new one whole: what listeners demand was settled at the start, and a key beside insecure is no `auth`.
+    Raises ConfigError when a new source has the name that standard input keeps until the restart.
+    """
+    kept = {
+        name: _kept(name, getattr(running, name), getattr(new, name))
+        for name in ("node", "listen", "source", "manager")
+        if name != "manager" or running.manager.node  # a manager that is made now has every setting
+    }
+    config = msgspec.structs.replace(new, **kept)
+    names = source_names(config)
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"source {name}: standard input has that name until the restart; choose another name")
+    return config
+
+
+def _kept(name: str, running: msgspec.Struct, new: msgspec.Struct) -> msgspec.Struct:
+    fields = [field for field in new.__struct_fields__ if f"{name}.{field}" in NEEDS_RESTART]
+    return msgspec.structs.replace(new, **{field: getattr(running, field) for field in fields})
+
+
 def _table(name: str, old: msgspec.Struct, new: msgspec.Struct) -> list[Change]:
     return [
         Change("change", (name, field), before, after, NEEDS_RESTART.get(f"{name}.{field}", ""))
@@ -146,8 +172,10 @@ def _sources(old: Config, new: Config) -> list[Change]:
 def _manager(old: Config, new: Config) -> list[Change]:
     before, after = old.manager, new.manager
     changes = [
-        change for change in _table("manager", before, after) if change.path[1] not in ("node", "pull")
-    ]  # fmt: skip
+        change if before.node else replace(change, reason="")  # without one there was nothing to restart
+        for change in _table("manager", before, after)
+        if change.path[1] not in ("node", "pull")
+    ]
     for field in ("node", "pull"):
         was, becomes = getattr(before, field), getattr(after, field)
         changes += [Change("remove", ("manager", field), one) for one in was if one not in becomes]

@@ -1,9 +1,10 @@
-"""The ZeroMQ side of the daemon: one thread that owns the socket and every session.
+"""The ZeroMQ side of the daemon: one thread that owns the socket, and works on every message or hands it on.
 
     clients --door--> server thread --submit--> committer of the log        (batches are checked, never decoded)
                           |  ^------ mailbox: outcomes of batches -------------'
                           |  ^------ mailbox: deliveries, from the feeder's threads (delivery.py)
-                          '--------> desk: requests that touch a disk; their answers come by mailbox too (desk.py)
+                          |--------> desk: requests that touch a disk; their answers come by mailbox too (desk.py)
+                          '--------> roster: the clients that have a session, and how each one ends (roster.py)
 
 The thread takes all that has arrived before it looks at anything else, so that batches of many producers meet in one
 commit; then it sends what is in the mailbox, acknowledgements to one client in one message. It never waits for a disk
@@ -29,22 +30,15 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from jlogd.daemon.auth import Auth
-from jlogd.daemon.delivery import Subscription
 from jlogd.daemon.desk import Desk
 from jlogd.daemon.door import SOCKET_MODE, Door, Incoming
 from jlogd.daemon.grants import Access, Party
 from jlogd.daemon.intake import Intake, Outcome
-from jlogd.daemon.session import Logs, Session
+from jlogd.daemon.roster import Roster
+from jlogd.daemon.served import Logs
+from jlogd.daemon.session import Session, Subscription
 from jlogd.daemon.tally import Tally
-from jlogd.errors import (
-    JlogError,
-    NoSession,
-    NotAuthenticated,
-    NotGranted,
-    ProtocolError,
-    SlowDown,
-    SubscriberUnknown,
-)
+from jlogd.errors import JlogError, NoSession, ProtocolError, SlowDown
 from jlogd.journal.types import Receipt
 from jlogd.wire import messages
 from jlogd.wire.keys import KeyPair, read_pair
@@ -53,22 +47,14 @@ from jlogd.wire.messages import FromDaemon, Limits
 
 _log = logging.getLogger("jlogd.server")
 
-# Deliveries under way to all clients together. A new subscription gets a quarter of what is left of it at most, so that
-# it does not run out, and never less than the minimum.
-CREDIT_BYTES_TOTAL = 128 << 20
-CREDIT_BYTES_MIN = 64 << 10
-SESSIONS_MAX = 1024
 # Requests of one client that wait for the desk.
 REQUESTS_MAX = 64
 # Messages taken in before acknowledgements and deliveries have their turn.
 DRAIN_MESSAGES = 512
 # Acknowledgements in one message.
 ACKS_MAX = 1024
-# A client that is silent for so long is looked for: the connection of a process that died is gone.
-PROBE_SECONDS = 2.0
+# How often clients and listeners are looked after.
 SWEEP_SECONDS = 0.5
-# Answers that a client does not read, besides the deliveries it gave credit for.
-UNREAD_BYTES_MAX = 16 << 20
 # Errors that are counted with the peer that caused them.
 TURNED_AWAY = frozenset({"protocol", "no-session", "not-authenticated", "not-granted", "format", "too-large"})
 # At the end: time for batches under way to be committed.
@@ -118,9 +104,8 @@ class Server:
         self._mail: Mailbox[Mail] = Mailbox()
         self._intake = Intake(logs, self._limits.append_bytes, self._mail.put)
         self._desk = Desk(logs, self._post, self._post_begun, self._post_ended)
-        self._sessions: dict[bytes, Session] = {}
-        self._granted = 0
         self._events: Counter[str] = Counter()
+        self._roster = Roster(self._door, self._desk.feeder, self._limits, self._events)
         self._swept = 0.0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="jlogd server", daemon=True)
@@ -167,13 +152,13 @@ class Server:
 
     def current(self) -> dict[str, int]:
         """What there is at the moment."""
-        sessions = list(self._sessions.values())
+        sessions = list(self._roster.sessions.values())
         return {
             "connections": self._door.watch.connections,
             "sessions": len(sessions),
             "subscriptions": sum(len(session.subscriptions) for session in sessions),
             "append_bytes_under_way": self._intake.under_way,
-            "credit_bytes_granted": self._granted,
+            "credit_bytes_granted": self._roster.granted,
         }
 
     # From other threads
@@ -183,34 +168,18 @@ class Server:
 
     def _admit(self, access: Access, pair: KeyPair | None) -> None:
         self._access = self._door.gate.access = access
-        for session in list(self._sessions.values()):
-            try:
-                session.party = access.party(session.user)
-            except NotAuthenticated as error:
-                for subscription in list(session.subscriptions.values()):
-                    self._end_subscription(session, subscription, error)
-                self._drop(session, "revoked")
-                continue
-            for subscription in list(session.subscriptions.values()):
-                try:
-                    session.party.demand_subscription(subscription.log, subscription.name)
-                except NotGranted as error:
-                    self._end_subscription(session, subscription, error)
+        self._roster.recheck(access)
         if pair is not None and pair.public != self.public_key and self.public_key:
             self._door.change_key(pair)
             _log.info(
                 "the key of this daemon is %s now; those who were connected by the old one come back", pair.public
             )
 
-    def _end_subscription(self, session: Session, subscription: Subscription, error: JlogError) -> None:
-        self._send(session, messages.encode(messages.Ended(subscription.id, error.code, str(error))))
-        self._release(session, subscription)
-
     def _post_begun(self, subscription: Subscription) -> None:
-        self._mail.put(lambda: self._begun(subscription))
+        self._mail.put(lambda: self._roster.begun(subscription))
 
     def _post_ended(self, subscription: Subscription) -> None:
-        self._mail.put(lambda: self._ended(subscription))
+        self._mail.put(lambda: self._roster.ended(subscription))
 
     # The thread
 
@@ -237,9 +206,7 @@ class Server:
 
     def _end(self) -> None:
         deadline = time.monotonic() + CLOSE_SECONDS
-        for session in list(self._sessions.values()):
-            for subscription in list(session.subscriptions.values()):
-                self._desk.feeder.remove(subscription)
+        self._roster.stop()
         while self._intake.under_way and time.monotonic() < deadline:
             self._guarded(self._send_mail)
             time.sleep(0.001)
@@ -273,7 +240,7 @@ class Server:
             message = messages.decode_request(control)
         except ProtocolError as error:
             raise self._malformed("not_understood", str(error)) from None
-        session = self._sessions.get(identity)
+        session = self._roster.sessions.get(identity)
         if session is None or session.user != incoming.user:
             if not isinstance(message, messages.Hello):
                 self._events["without_session"] += 1
@@ -302,13 +269,13 @@ class Server:
         answer = messages.refused(messages.request_id(incoming.control), error, count)
         if self._door.send(incoming.identity, messages.encode(answer)) == "stalled":
             self._door.watch.fault(incoming.identity, incoming.descriptor, "does_not_read")
-            if session := self._sessions.get(incoming.identity):
-                self._drop(session, "stalled")
+            if session := self._roster.sessions.get(incoming.identity):
+                self._roster.drop(session, "stalled")
 
     def _refuse(self, session: Session, id_: int, error: JlogError, count: int = 1) -> None:
         self._events[f"refused_{error.code.replace('-', '_')}"] += count
         self._turned_away(error, session, count)
-        self._send(session, messages.encode(messages.refused(id_, error, count)))
+        self._roster.tell(session, messages.refused(id_, error, count))
 
     def _turned_away(self, error: JlogError, who: Incoming | Session, count: int) -> None:
         """Count what no client of ours would send, or what its grants do not cover."""
@@ -324,21 +291,9 @@ class Server:
                 f"this daemon speaks protocol {messages.PROTOCOL_MIN} to {messages.PROTOCOL}, "
                 f"the client {hello.protocol}: upgrade the client"
             )
-        same = (hello.client, incoming.user)
-        for session in [known for known in self._sessions.values() if (known.client, known.user) == same]:
-            self._drop(session, "superseded")
-        if len(self._sessions) >= SESSIONS_MAX:
-            raise SlowDown(f"the daemon serves {SESSIONS_MAX} clients already")
-        session = Session(
-            incoming.identity, hello.client, hello.note, incoming.user, incoming.peer, party, incoming.descriptor
-        )
-        self._sessions[incoming.identity] = session
-        self._door.watch.sessions |= {incoming.descriptor}
-        self._events["sessions"] += 1
+        session = self._roster.greet(incoming, hello, party)
         protocol = min(hello.protocol, messages.PROTOCOL)
-        self._send(
-            session, messages.encode(messages.Welcome(hello.id, protocol, self._version, self._limits, self._node))
-        )
+        self._roster.tell(session, messages.Welcome(hello.id, protocol, self._version, self._limits, self._node))
 
     def _append(self, session: Session, message: messages.Append, frames: list[bytes | memoryview]) -> None:
         try:
@@ -359,11 +314,11 @@ class Server:
                 if subscription is not None:
                     self._desk.feeder.give_credit(subscription, message.bytes)
             case messages.Ping():
-                self._send(session, messages.encode(messages.Pong(message.id)))
+                self._roster.tell(session, messages.Pong(message.id))
             case messages.Bye():
-                self._drop(session, "left")
+                self._roster.drop(session, "left")
             case messages.More():
-                subscription = self._subscription(session, message.sub)
+                subscription = self._roster.subscription(session, message.sub)
                 self._desk.feeder.more(subscription, message.id, message.follow)
             case messages.Hello():
                 raise self._malformed("second_hello", "this connection has a session already")
@@ -375,22 +330,16 @@ class Server:
             raise SlowDown(f"{REQUESTS_MAX} requests of this client wait already")
         match message:
             case messages.Checkpoint():
-                self._desk.checkpoint(self._subscription(session, message.sub), message)
+                self._desk.checkpoint(self._roster.subscription(session, message.sub), message)
             case messages.Unsubscribe():
-                subscription = self._subscription(session, message.sub)
+                subscription = self._roster.subscription(session, message.sub)
                 subscription.unsubscribe = message.id
-                self._release(session, subscription)
+                self._roster.release(subscription)
             case messages.Subscribe():
                 self._subscribe(session, message)
             case _:
                 self._desk.ask(session, message)
         session.requests += 1
-
-    def _subscription(self, session: Session, id_: int) -> Subscription:
-        found = session.subscriptions.get(id_)
-        if found is None:
-            raise SubscriberUnknown(f"there is no subscription {id_}; it may have ended")
-        return found
 
     def _subscribe(self, session: Session, message: messages.Subscribe) -> None:
         if message.id in session.subscriptions:
@@ -399,35 +348,8 @@ class Server:
             raise SlowDown(f"a client may have {self._limits.subscriptions} subscriptions")
         holder = self._desk.holder(message.log, message.name) if message.name else None
         if holder is not None and holder is not session:
-            self._probe(holder)
+            self._roster.probe(holder)
         self._desk.ask(session, message)
-
-    def _begun(self, subscription: Subscription) -> None:
-        session = subscription.session
-        session.requests -= 1
-        left = (CREDIT_BYTES_TOTAL - self._granted) // 4
-        most = min(self._limits.credit_bytes, max(CREDIT_BYTES_MIN, left))
-        subscription.window = subscription.credit = min(subscription.credit, most)
-        self._granted += subscription.window
-        session.subscriptions[subscription.id] = subscription
-        answer = messages.Subscribed(subscription.id, subscription.cursor.next, subscription.window)
-        self._send(session, messages.encode(answer))
-        self._desk.feeder.add(subscription)
-        if not session.alive:
-            self._release(session, subscription)
-            return
-        try:  # the grants may have changed while the desk was at it
-            session.party.demand_subscription(subscription.log, subscription.name)
-        except NotGranted as error:
-            self._end_subscription(session, subscription, error)
-
-    def _release(self, session: Session, subscription: Subscription) -> None:
-        session.subscriptions.pop(subscription.id, None)
-        self._desk.feeder.remove(subscription)
-
-    def _ended(self, subscription: Subscription) -> None:
-        subscription.session.subscriptions.pop(subscription.id, None)
-        self._granted -= subscription.window
 
     # Sending
 
@@ -438,7 +360,7 @@ class Server:
                 self._outcome(mail, acks)
             elif isinstance(mail, _Letter):
                 mail.session.requests -= mail.answers
-                self._send(mail.session, mail.control, mail.frame)
+                self._roster.send(mail.session, mail.control, mail.frame)
             else:
                 mail()
         for session, found in acks.items():
@@ -459,52 +381,12 @@ class Server:
     def _send_acks(self, session: Session, acks: list[messages.Ack]) -> None:
         if acks:
             self._events["acks"] += len(acks)
-            self._send(session, messages.encode(messages.Acks(acks)))
-
-    def _send(self, session: Session, control: bytes, frame: bytes | None = None) -> None:
-        if session.alive:
-            self._door.watch.sent(session.descriptor, len(control) + len(frame or b""))
-            sent = self._door.send(session.identity, control, frame)
-            if sent == "stalled":
-                self._cut(session)
-            if sent != "sent":
-                self._drop(session, sent)
-
-    # Sessions
-
-    def _cut(self, session: Session) -> None:
-        """It does not read what it is sent."""
-        self._door.watch.fault(session.identity, session.descriptor, "does_not_read", session.since)
-
-    def _probe(self, session: Session) -> None:
-        """Notice that a client is gone: ZeroMQ knows it when something is sent."""
-        self._send(session, messages.encode(messages.Pong()))
+            self._roster.tell(session, messages.Acks(acks))
 
     def _sweep(self) -> None:
         now = time.monotonic()
-        if now - self._swept < SWEEP_SECONDS:
-            return
-        self._swept = now
-        if self._door.missing:
-            self._door.listen_again()
-        self._door.watch.sessions = frozenset(session.descriptor for session in self._sessions.values())
-        for session in list(self._sessions.values()):
-            silent = now - session.heard
-            # A delivery may overdraw the credit by less than one batch.
-            due = sum(found.window + messages.FRAME_BYTES_MAX for found in session.subscriptions.values())
-            if self._door.watch.unread(session.descriptor) > due + UNREAD_BYTES_MAX:
-                self._cut(session)
-                self._drop(session, "stalled")
-            elif silent > self._limits.session_seconds:
-                self._drop(session, "expired")
-            elif silent > PROBE_SECONDS:
-                self._probe(session)
-
-    def _drop(self, session: Session, why: str) -> None:
-        """End a session: its names are free, its batches under way are committed and not answered."""
-        if session.alive:
-            session.alive = False
-            self._events[f"sessions_{why}"] += 1
-            self._sessions.pop(session.identity, None)
-            for subscription in list(session.subscriptions.values()):
-                self._release(session, subscription)
+        if now - self._swept >= SWEEP_SECONDS:
+            self._swept = now
+            if self._door.missing:
+                self._door.listen_again()
+            self._roster.sweep(now)

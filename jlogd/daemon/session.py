@@ -1,43 +1,29 @@
-"""What the server knows of one client, from its hello to its silence; and the log a request is about.
+"""What the server knows of one client, from its hello to its silence, and of what that client subscribed to.
 
 A session belongs to the server's thread. Other threads hold on to it only to say whom an answer is for.
+
+A subscription is worked on by others: `delivery.py` reads for it, and says which lock guards what; `desk.py` makes it,
+guards the checkpoints that wait, and gives it up.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Literal
 
 from jlogd.daemon.grants import Party
+from jlogd.daemon.served import Served
+from jlogd.journal.batch import Batch, Gap
+from jlogd.journal.cursor import Cursor
 from jlogd.journal.journal import Journal
-from jlogd.journal.types import Settings
-from jlogd.writer.committer import Committer
+from jlogd.journal.subscribers import Hold
+from jlogd.wire import messages
 
-if TYPE_CHECKING:
-    from jlogd.daemon.delivery import Subscription
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A log the daemon has open."""
-
-    journal: Journal
-    committer: Committer
-
-
-class Logs(Protocol):
-    """The logs of the daemon. Methods may be called from any thread."""
-
-    def names(self) -> list[str]:
-        """Names of all logs, sorted."""
-
-    def get(self, name: str, shown: Callable[[str], bool] | None = None) -> Served:
-        """An open log; at once, without touching a disk. Raises `LogNotFound`, which names those that are `shown`."""
-
-    def create(self, name: str, settings: Settings | None, subscribers: Sequence[str]) -> Served:
-        """Make a log and open it; None means the settings of the configuration. Raises `LogExists`, `UsageError`."""
+# What a subscription is doing; see `delivery.py`.
+State = Literal["ready", "running", "broke", "waiting", "closed"]
 
 
 @dataclass(eq=False, slots=True)
@@ -63,3 +49,46 @@ class Session:
     requests: int = 0
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     owed: dict[tuple[str, int], int] = field(default_factory=dict)
+
+
+class Subscription:
+    """One subscription of one client. `state`, `credit`, `follow`, `look` and `closing` are guarded by the feeder."""
+
+    def __init__(
+        self, session: Session, request: messages.Subscribe, served: Served, hold: Hold | None, cursor: Cursor
+    ) -> None:
+        """`cursor` is that of `hold`, if there is one."""
+        self.session = session
+        self.id = request.id
+        self.log = request.log
+        self.name = request.name
+        self.journal: Journal = served.journal
+        self.hold = hold
+        self.cursor = cursor
+        self.reading = threading.Lock()
+        self.follow = request.follow
+        self.window = self.credit = request.credit
+        self.look = request.id  # the request that the next end answers; 0 when none is owed
+        self.state: State = "waiting"
+        self.again = False
+        self.closing = False
+        self.given_up = False
+        self.released = threading.Event()  # given up, and its name is free for others
+        # Checkpoints asked for, as (request, sequence), and whether someone is at it.
+        self.pending: deque[tuple[int, int]] = deque()
+        self.checkpointing = False
+        self.unsubscribe = 0  # the request to answer once it is released
+
+    def read(self, max_bytes: int) -> list[Batch | Gap]:
+        """What comes next. Called with `reading` held."""
+        return (self.cursor if self.hold is None else self.hold).read(max_bytes)
+
+    def release(self) -> None:
+        """Let go of the log and the name."""
+        with self.reading:
+            if not self.given_up:
+                self.given_up = True
+                if self.hold is not None:
+                    self.hold.release()
+                else:
+                    self.cursor.close()

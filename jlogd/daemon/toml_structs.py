@@ -3,9 +3,9 @@
 msgspec stops at the first mistake and knows no lines. So the structs only declare (types, limits, defaults), and this
 module walks the parsed text beside them: tables it opens itself, single values it leaves to `msgspec.convert`.
 
-A field says what it accepts in `msgspec.Meta(description=...)`; without one the text is made from its type. A struct
-may refuse a combination in `__post_init__` by raising ValueError or an error of jlogd; "FIELD: reason" points at that
-field.
+A field says what it accepts in `msgspec.Meta(description=...)`; without one the text is made from its type. What no
+type says, that a text is an address or a time within bounds, a `Checked` in its annotation does. A struct may refuse a
+combination in `__post_init__` by raising ValueError or an error of jlogd; "FIELD: reason" points at that field.
 
 No locks; pure functions.
 """
@@ -17,7 +17,7 @@ import json
 import re
 import tomllib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
@@ -45,6 +45,13 @@ class Mistake:
 
     path: Path
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An annotation: `check` raises ValueError, whose text is what is accepted, for a value that is wrong by itself."""
+
+    check: Callable[[Any], object]
 
 
 class TomlText:
@@ -131,6 +138,20 @@ def read_struct(
 
 
 def _value(kind: object, value: object, mistakes: list[Mistake], path: Path, units: Mapping[str, type]) -> object:
+    """`value` converted to `kind`, and right by itself; else a mistake is noted and None returned."""
+    before = len(mistakes)
+    converted = _converted(kind, value, mistakes, path, units)
+    for annotation in getattr(kind, "__metadata__", ()) if len(mistakes) == before else ():
+        if isinstance(annotation, Checked):
+            try:
+                annotation.check(converted)
+            except ValueError as error:
+                mistakes.append(Mistake(path, f"found {found_text(value)}; accepted: {error}"))
+                return None
+    return converted
+
+
+def _converted(kind: object, value: object, mistakes: list[Mistake], path: Path, units: Mapping[str, type]) -> object:
     """`value` converted to `kind`; when it cannot be, a mistake is noted and None returned."""
     bare = _bare(kind)
     origin, arguments = get_origin(bare), get_args(bare)
@@ -138,6 +159,8 @@ def _value(kind: object, value: object, mistakes: list[Mistake], path: Path, uni
         if isinstance(value, dict):
             return read_struct(bare, value, mistakes, path, units)
     elif origin is dict and isinstance(value, dict):
+        for key in value:
+            _value(arguments[0], key, mistakes, (*path, key), units)
         return {key: _value(arguments[1], item, mistakes, (*path, key), units) for key, item in value.items()}
     elif origin in (list, tuple) and isinstance(value, list):
         before = len(mistakes)

@@ -165,6 +165,10 @@ class Watch:
             found = self._connections.get(descriptor)
             if found is not None and found.since <= first:
                 self.cut(descriptor, reason or "too_many_faults")
+            elif not reason:
+                # Or that it came was learned after its first fault: they are counted anew. What was left of another
+                # connection is far less than as many.
+                del self._faults[identity]
 
     def cut(self, descriptor: int, reason: str) -> None:
         """Have ZeroMQ lose this connection."""

@@ -23,7 +23,7 @@ from jlogd.journal.appender import Appender, Outcome
 from jlogd.journal.batch import Batch
 from jlogd.journal.cursor import Cursor, locate
 from jlogd.journal.disk import Disk, PosixDisk
-from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Head, decode_owner, first_owner, next_owner
+from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, decode_owner, first_owner, next_owner
 from jlogd.journal.locks import LockBusy, process_id
 from jlogd.journal.producers import Heard
 from jlogd.journal.slots import SlotFile
@@ -48,7 +48,7 @@ class Journal:
         self.view = View(path, disk)
         self.subscribers = Subscribers(self.view)
         self.settings = self.view.meta.settings
-        self._appender = Appender(self.view, self.settings, self._room)
+        self._appender = Appender(self.view, self.settings, retention.Room(self.view, self.subscribers))
         self._published = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
         self._closed = False
@@ -276,9 +276,6 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _room(self, head: Head) -> tuple[int, str]:
-        return retention.room(self.view, self.subscribers, head)
 
     def _prune_quietly(self) -> None:
         # A prune that fails gives no space back now; the next roll, checkpoint or second tries again.

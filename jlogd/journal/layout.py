@@ -102,7 +102,7 @@ def read_meta(disk: Disk, layout: Layout) -> Meta:
         raise LogNotFound(_no_log(disk, layout.root)) from None
     try:
         meta = msgspec.json.decode(data, type=Meta)
-    except ValueError as error:  # not JSON, not UTF-8, or not these fields
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested too deep, or not these fields
         raise FormatError(f"log.json cannot be read ({error})", str(layout.meta)) from error
     except UsageError as error:
         raise FormatError(f"log.json cannot be used ({error})", str(layout.meta)) from error
@@ -116,9 +116,10 @@ def read_meta(disk: Disk, layout: Layout) -> Meta:
 def without_meta(disk: Disk, root: Path) -> bool:
     """Whether `root` holds segments of a log whose `log.json` is gone."""
     try:
-        return any(name.endswith(".seg") for name in disk.listdir(root))
+        names = disk.listdir(root)
     except OSError:
         return False
+    return Layout(root).meta.name not in names and any(name.endswith(".seg") for name in names)
 
 
 def _no_log(disk: Disk, root: Path) -> str:

@@ -2,7 +2,7 @@
 
 A producer numbers its batches with its own position before and after each. The journal accepts a batch that starts
 where the last one ended, drops one that ends at or before it (a retry), and refuses one that leaves a hole. A
-producer that is not known may start anywhere.
+producer that is not known may start anywhere, unless its first batch was refused (`Owed`).
 
 The table is rebuilt from the segment in use: each segment starts with a snapshot of it, a batch of kind 1 whose body is
 
@@ -18,12 +18,12 @@ import hashlib
 import secrets
 import struct
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from crc32c import crc32c
 
-from jlogd.errors import ProducerGap
+from jlogd.errors import JlogError, ProducerGap
 from jlogd.journal.batch import PRODUCERS, Batch
 from jlogd.journal.types import Receipt
 
@@ -33,6 +33,8 @@ _NAMED = 1 << 63
 ANONYMOUS_MAX = 4096
 # One per followed file: more than a machine rotates through before its old logs are deleted.
 NAMED_MAX = 65536
+# Producers that met a full log with their first batch, and are waited for.
+OWED_MAX = 4096
 
 
 def producer_id(name: str = "") -> int:
@@ -108,3 +110,29 @@ class Producers:
         table.move_to_end(producer)
         if len(table) > (NAMED_MAX if producer & _NAMED else ANONYMOUS_MAX):
             table.popitem(last=False)
+
+
+class Owed:
+    """Where producers begin whose first batch was refused.
+
+    The log lets a producer it does not know start anywhere: a second batch must not be taken for the beginning, and the
+    first one's retry for a repetition.
+    """
+
+    def __init__(self) -> None:
+        self._starts: dict[int, int] = {}
+
+    def before(self, batch: Batch) -> Heard | None:
+        """What a batch of a producer that the log does not know has to follow; None when it may be the first."""
+        start = self._starts.get(batch.producer, batch.producer_from)
+        return Heard(start, 0, 0) if batch.producer_from > start else None
+
+    def note(self, batches: Sequence[Batch], outcomes: Sequence[Receipt | JlogError]) -> None:
+        """What became of a group."""
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            if isinstance(outcome, Receipt):
+                self._starts.pop(batch.producer, None)
+            elif batch.producer and not isinstance(outcome, ProducerGap):
+                self._starts.setdefault(batch.producer, batch.producer_from)
+        while len(self._starts) > OWED_MAX:
+            self._starts.pop(next(iter(self._starts)))

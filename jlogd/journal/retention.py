@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
-from jlogd.journal.batch import SEQUENCE_MAX
+from jlogd.errors import LogFull
+from jlogd.journal.batch import SEQUENCE_MAX, Batch
 from jlogd.journal.head import FLOOR, Floor, Head
 from jlogd.journal.layout import read_meta
 from jlogd.journal.segment import SegmentId, segment_ids
@@ -22,6 +23,9 @@ from jlogd.journal.slots import SlotFile
 from jlogd.journal.subscribers import State, Subscribers
 from jlogd.journal.types import Caps, Position, Settings
 from jlogd.journal.view import View
+
+# How long a cap that another process set may go unnoticed; looking costs a file read for each subscriber.
+LOOK_AGAIN_SECONDS = 0.5
 
 
 def bytes_at(view: View, position: Position, segments: list[SegmentId]) -> int:
@@ -37,7 +41,7 @@ def caps_of(state: State, settings: Settings) -> Caps:
     return state.caps if state.caps is not None else settings.caps
 
 
-def room(view: View, subscribers: Subscribers, head: Head) -> tuple[int, str]:
+def _limit(view: View, subscribers: Subscribers, head: Head) -> tuple[int, str]:
     """Up to which byte in the life of the log may be appended, and the subscriber that sets the limit."""
     segments = view.chain()
     settings = read_meta(view.disk, view.layout).settings
@@ -47,6 +51,36 @@ def room(view: View, subscribers: Subscribers, head: Head) -> tuple[int, str]:
         if (caps := caps_of(state, settings)).max_bytes and caps.on_full == "block"
     ]
     return min(limits, default=(SEQUENCE_MAX, ""))
+
+
+class Room:
+    """What may be appended before a cap blocks, as the subscribers stood a moment ago. For one thread at a time."""
+
+    def __init__(self, view: View, subscribers: Subscribers) -> None:
+        self._view = view
+        self._subscribers = subscribers
+        self._until = 0  # a byte in the life of the log
+        self._look_again_at = 0.0
+
+    def admitted(self, head: Head, batches: list[Batch]) -> list[Batch]:
+        """As many of the batches as may be appended now: each that starts below the lowest cap that blocks.
+
+        Raises `LogFull` when that is none.
+        """
+        start = head.bytes_before + head.written
+        end = start + sum(batch.size for batch in batches)
+        now = time.monotonic()
+        if end > self._until or now >= self._look_again_at:
+            # Subscribers move, come and get caps, from other processes too.
+            self._look_again_at = now + LOOK_AGAIN_SECONDS
+            self._until, name = _limit(self._view, self._subscribers, head)
+            if start >= self._until:
+                raise LogFull(
+                    f"{self._view.layout.name}: subscriber {name} has fallen behind its cap and its policy is to "
+                    "block; start its consumer, raise the cap (jlogctl subscriber caps), or remove the subscriber"
+                )
+        starts = accumulate((batch.size for batch in batches), initial=start)
+        return [batch for batch, at in zip(batches, starts, strict=False) if at < self._until]
 
 
 def prune(view: View, subscribers: Subscribers) -> int:

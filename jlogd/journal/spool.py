@@ -63,7 +63,7 @@ def read_identity(spool: Path, disk: Disk | None = None) -> Identity | None:
         return None
     try:
         found = msgspec.json.decode(data, type=Identity)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"the identity of the spool cannot be read ({error})", str(path)) from error
     if _crc(found) != found.crc or found.format != FORMAT:
         raise FormatError("the identity of the spool fails its checksum, or is of another format", str(path))

@@ -235,7 +235,7 @@ def _decompress(provider: int, body: bytes, length: int) -> bytes:
         except ImportError:
             raise MissingLibrary(
                 "the log is compressed with LZ4, and the library for it is not installed; "
-                "install it: pip install 'jlogd[libjlog]'"
+                "install it: pip install 'jlogd[libjlog]', or pip install '.[libjlog]' in a checkout of jlogd"
             ) from None
         try:
             found = block.decompress(body, uncompressed_size=length)

@@ -53,7 +53,8 @@ class Compressor:
         self._looked = float("-inf")
         self._busy = False
         self._done: list[tuple[str, FileState]] = []
-        self._refused: set[str] = set()
+        self._refused: set[str] = set()  # these are not what was written, or have a namesake
+        self._failed: set[str] = set()  # these could not be compressed; it is said once, and tried again
 
     def watch(self, is_open: Callable[[str], bool]) -> None:
         """Leave alone what this says is being written to."""
@@ -131,9 +132,15 @@ class Compressor:
         try:
             if self._compress(path, state):
                 self._done.append((path, state))
+                self._failed.discard(path)
                 return
         except (OSError, zstandard.ZstdError) as error:
-            _log.warning("%s is not compressed: %s", path, error)
+            with suppress(OSError):  # on a full disk, the beginning of it takes room
+                self._store.unlink(f"{path}.zst.new")
+            if path not in self._failed:
+                self._failed.add(path)
+                _log.warning("%s is not compressed yet: %s", path, error)
+            return
         self._refused.add(path)
 
     def _compress(self, path: str, state: FileState) -> bool:

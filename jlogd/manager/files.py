@@ -7,9 +7,10 @@
     ...         the rounds commit lengths and positions together                    [synced transaction]
 
 After a crash a file marked `open` may be longer than the ledger says, by what a round had written and not committed: it
-is cut back to the recorded length, and the records come again. It is done at the start, by recovery.py; here only for
-what could not be reached then. After a round that failed while this ran it is known what was appended, and only that
-is cut off, by undo.py. In no other way is a file ever made shorter.
+is cut back to the recorded length, and the records come again. What is cut off is set aside before, by aside.py, until
+it has come again: it may be somebody's. It is done at the start, by recovery.py; here only for what could not be
+reached then. After a round that failed while this ran it is known what was appended, and only that is cut off, by
+undo.py. In no other way is a file ever made shorter.
 
 When one of the files fails, the others of the round are written to their end before anything else is done: nothing is
 appended behind the back of whoever cuts back.
@@ -28,6 +29,7 @@ import msgspec
 from crc32c import crc32c
 
 from jlogd.journal.batch import Batch, Gap
+from jlogd.manager.aside import Asides
 from jlogd.manager.compress import Compressor
 from jlogd.manager.handles import FileOptions, Handle, OpenFiles
 from jlogd.manager.job import Job, rest, text_of
@@ -84,15 +86,16 @@ class FileOutput:
 
     def __init__(
         self, store: Store, ledger: Ledger, template: Template, options: FileOptions | None = None,
-        map_files: Map = map, clock: Callable[[], float] = time.time,
+        map_files: Map = map, clock: Callable[[], float] = time.time, asides: Asides | None = None,
     ) -> None:  # fmt: skip
-        """`map_files` may work on several files at a time."""
+        """`map_files` may work on several files at a time. `asides` is one for all outputs of a ledger."""
         self._store = store
         self._ledger = ledger
         self._template = template
         self._map = map_files
         self._clock = clock
-        self._open = OpenFiles(store, ledger, template.base, options or FileOptions(), clock)
+        self._asides = asides or Asides(store, ledger, clock)
+        self._open = OpenFiles(store, ledger, template.base, options or FileOptions(), clock, self._asides)
         self._compressor: Compressor | None = None
 
     # ---- the interface ---------------------------------------------------------------------------------------------
@@ -102,16 +105,21 @@ class FileOutput:
         self._open.begin(jobs)
         works = [Work(self._open.ready(target, job.until), job) for target, job in jobs.items()]
         self._open.flush(self._map)
-        if self._open.pending:
+        pending = self._open.pending
+        pending.asides.update(self._asides.pending)
+        if pending:
             # Before a byte is appended: a file that is longer than recorded is known to be ours.
-            self._ledger.commit(self._open.pending)
+            self._ledger.commit(pending)
             self._open.take_pending()
+            self._asides.take_pending()
         self._do(works)
         return Changes(files={work.handle.path: self._grown(work) for work in works})
 
     def settled(self, changes: Changes) -> None:
         self._open.settled(changes)
         self._open.counters["rounds"] += 1
+        if self._asides:
+            self._asides.look(self._clock(), {state.target for state in changes.files.values()})
 
     def idle(self, now: float) -> Changes:
         self._open.close_idle(now)

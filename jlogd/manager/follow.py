@@ -1,23 +1,44 @@
-"""What of a parcel follows what is in the ledger, and how far the source is with it.
+"""What is new of what arrives: to a pull, which makes parcels of it, and to the ledger, when a parcel is written.
 
-What was written already is left out; a hole is refused, and so is another log, unless the parcel says that it begins
-anew. No input or output is done here.
+What is there already is left out by both. To a pull, a hole is what will not come any more, and a gap says so. To the
+ledger it is a mistake, and refused; so is another log, unless the parcel says that it begins anew. No input or output
+is done here.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import msgspec
 
 from jlogd.errors import JlogError
 from jlogd.journal.batch import Batch, Gap
 from jlogd.manager.ledger import SourceState
-from jlogd.manager.parcel import Item, Mark, Parcel
+from jlogd.manager.parcel import PASSED, Item, Mark, Parcel
 
 
 class HoleError(JlogError):
     """What arrived does not follow what was written."""
 
     code = "hole"
+
+
+def unseen(found: Iterable[Batch | Gap], expected: int | None) -> list[Item]:
+    """What of `found`, in order, is not below `expected`, with gaps for what is missing before and in between.
+
+    None: nothing is expected yet, and whatever comes first is the beginning.
+    """
+    items: list[Item] = []
+    for item in found:
+        start = item.first if expected is None else expected
+        new = _since(item, start)
+        if new is None:
+            continue
+        if new.first > start:
+            items.append(Gap(start, new.first - 1, PASSED))
+        items.append(new)
+        expected = new.next
+    return items
 
 
 def follow(parcel: Parcel, state: SourceState | None) -> tuple[list[Item], SourceState]:

@@ -25,8 +25,10 @@ from pathlib import Path
 import msgspec
 
 from jlogd.journal.disk import Buffer
+from jlogd.manager.aside import Asides
 from jlogd.manager.ledger import Changes, FileState, Ledger
 from jlogd.manager.output import OutputFailed
+from jlogd.manager.parts import part_number, part_path
 from jlogd.manager.store import Directories, Map, Store, TextFile
 from jlogd.manager.undo import length_without
 
@@ -73,8 +75,9 @@ class OpenFiles:
     """
 
     def __init__(
-        self, store: Store, ledger: Ledger, base: Path, options: FileOptions, clock: Callable[[], float]
-    ) -> None:
+        self, store: Store, ledger: Ledger, base: Path, options: FileOptions, clock: Callable[[], float],
+        asides: Asides,
+    ) -> None:  # fmt: skip
         """`base` is the directory above all files."""
         self.pending = Changes()
         self.counters: Counter[str] = Counter()
@@ -82,6 +85,7 @@ class OpenFiles:
         self._ledger = ledger
         self._options = options
         self._clock = clock
+        self._asides = asides
         self._directories = Directories(store, base, options.dir_mode)
         self._handles: OrderedDict[str, Handle] = OrderedDict()  # by target, the last used at the end
         # Of files that were let go while it was not known what is in the ledger: what may be in them (ours, done).
@@ -154,7 +158,7 @@ class OpenFiles:
     def give_up(self, path: str, target: str, why: str) -> None:
         """A file is not written any more, and what comes next goes into another part."""
         self._say_left(path, why)
-        self.pending.parts[target] = _number(path, target) + 1
+        self.pending.parts[target] = part_number(path, target) + 1
 
     # ---- opening ---------------------------------------------------------------------------------------------------
 
@@ -190,7 +194,7 @@ class OpenFiles:
     def _open(self, target: str) -> Handle:
         part = self._part(target)
         for number in range(part, part + PARTS_MAX):
-            path = _part_path(target, number)
+            path = part_path(target, number)
             handle = self._open_part(target, path)
             if handle is not None:
                 if number != part:
@@ -253,6 +257,7 @@ class OpenFiles:
             ours, done = known or ((), 0)
             handle = Handle(path, file, state, ours=ours, done=done)
             if known is None:  # of a process that crashed: what it had appended is not known
+                self._asides.keep(path, file, state)
                 self._cut(handle, state.length)
             else:
                 self._undo(handle)
@@ -306,7 +311,7 @@ class OpenFiles:
     def _next_part(self, handle: Handle, status: str) -> None:
         state = msgspec.structs.replace(handle.state, status=status, open=False)
         self.pending.files[handle.path] = state
-        self.pending.parts[state.target] = _number(handle.path, state.target) + 1
+        self.pending.parts[state.target] = part_number(handle.path, state.target) + 1
         self._forget(handle)
 
     def _say_left(self, path: str, why: str) -> None:
@@ -359,11 +364,3 @@ def _wrong_length(size: int, recorded: int, ours: Sequence[Buffer] | None) -> st
             "recorded bytes that are in the next part too"
         )
     return text
-
-
-def _part_path(target: str, number: int) -> str:
-    return target if number == 1 else f"{target}.part{number}"
-
-
-def _number(path: str, target: str) -> int:
-    return int(path.removeprefix(f"{target}.part")) if path != target else 1

@@ -3,6 +3,7 @@
     sources   NODE/LOG/SUBSCRIBER -> SourceState     how far a log was pulled, and its last batch, to know it again
     files     PATH                -> FileState       a file that was written: inode, length, checksum, counts
     parts     TARGET              -> number          which part of a path is written now: PATH, PATH.part2, ...
+    asides    SIDE FILE           -> Aside           what stood behind the recorded end of a file after a crash
     about                                            version of this form
 
 A file that is no more at its path is kept under PATH#INODE-TIME. Values are msgpack arrays: fields may be added at
@@ -83,16 +84,31 @@ class FileState(msgspec.Struct, array_like=True, frozen=True):
     until: int = 0
 
 
+class Aside(msgspec.Struct, array_like=True, frozen=True):
+    """What was taken out of a file after a crash: the `size` bytes behind its first `at` ones, in a file of their own.
+
+    `path`, `target` and `inode` are those of the file, `made` when that was (seconds since 1970).
+    """
+
+    path: str
+    target: str
+    inode: int
+    at: int
+    size: int
+    made: int = 0
+
+
 @dataclass(slots=True)
 class Changes:
-    """What one transaction writes."""
+    """What one transaction writes; an `aside` that is None is taken away."""
 
     sources: dict[str, SourceState] = field(default_factory=dict)
     files: dict[str, FileState] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    asides: dict[str, Aside | None] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.sources or self.files or self.parts)
+        return bool(self.sources or self.files or self.parts or self.asides)
 
 
 class Ledger(Protocol):
@@ -109,6 +125,9 @@ class Ledger(Protocol):
 
     def all_files(self) -> Iterator[tuple[str, FileState]]:
         """Every file, by path, as they are at one moment. From any thread."""
+
+    def all_asides(self) -> dict[str, Aside]:
+        """What was set aside, by side file."""
 
     def commit(self, changes: Changes) -> None:
         """Write all of it or nothing, durably. Raises `LedgerFailed` when it is not known which."""
@@ -151,6 +170,12 @@ class LmdbLedger:
         with self._guarded(), self._env.begin() as transaction:
             for key, value in self._items(transaction, self._files):
                 yield key, self._decode(value, FileState)
+
+    def all_asides(self) -> dict[str, Aside]:
+        if self._asides is None:
+            return {}
+        with self._guarded(), self._env.begin() as transaction:
+            return {key: self._decode(value, Aside) for key, value in self._items(transaction, self._asides)}
 
     def snapshot(self) -> tuple[dict[str, SourceState], dict[str, FileState]]:
         """All sources and all files, of one moment."""
@@ -196,12 +221,15 @@ class LmdbLedger:
             raise UsageError(f"there is no ledger in {self.directory}; has a manager run with this configuration?")
         try:
             env = lmdb.open(
-                str(self.directory), map_size=self._map_bytes, max_dbs=4, max_readers=READERS_MAX, readonly=not write,
+                str(self.directory), map_size=self._map_bytes, max_dbs=5, max_readers=READERS_MAX, readonly=not write,
                 mode=0o640, readahead=False,
             )  # fmt: skip
             self._sources, self._files, self._parts, about = (
                 env.open_db(name, create=write) for name in (b"sources", b"files", b"parts", b"about")
             )
+            self._asides = None
+            with suppress(lmdb.NotFoundError):  # an older version, which has none, wrote it
+                self._asides = env.open_db(b"asides", create=write)
             with env.begin(db=about, write=write) as transaction:
                 version = transaction.get(b"version")
                 if version is None and write:
@@ -222,6 +250,11 @@ class LmdbLedger:
                 transaction.put(_key(name), encode(file), db=self._files)
             for name, part in changes.parts.items():
                 transaction.put(_key(name), b"%d" % part, db=self._parts)
+            for name, aside in changes.asides.items():
+                if aside is None:
+                    transaction.delete(_key(name), db=self._asides)
+                else:
+                    transaction.put(_key(name), encode(aside), db=self._asides)
 
     def _get(self, table: Any, key: str, kind: type[Any]) -> Any:
         with self._guarded(), self._env.begin(db=table) as transaction:
@@ -231,7 +264,7 @@ class LmdbLedger:
     def _decode(self, data: bytes, kind: type[Any]) -> Any:
         try:
             return msgspec.msgpack.decode(data, type=kind)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise FormatError(
                 f"the ledger holds what this version cannot read ({error})", str(self.directory)
             ) from None

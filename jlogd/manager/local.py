@@ -12,14 +12,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from jlogd.errors import JlogError, SubscriberExists
-from jlogd.journal.batch import Batch, Gap
+from jlogd.journal.batch import Batch
 from jlogd.journal.journal import Journal
 from jlogd.journal.subscribers import Hold
+from jlogd.manager.follow import unseen
 from jlogd.manager.ledger import SourceState
-from jlogd.manager.parcel import PASSED, Item, Mark, Parcel, Source, mark_line
+from jlogd.manager.parcel import Mark, Parcel, Source, mark_line
 
 _log = logging.getLogger("jlogd.manager")
 
@@ -43,11 +44,13 @@ class LocalPull:
         self.source = source
         self.error = ""
         self.stopped = False  # a person must decide
+        self.streaming = False  # it is the log that was written before, or goes on as a person decided
         self._journal = journal
         self._put = put
         self._state = state
         self._next = state.next if state is not None else None
         self._decided = False
+        self._restarts = 0  # how often it had begun anew when it was compared
         self._held = 0
         self._reread = False
         self._changed = threading.Condition()
@@ -123,13 +126,14 @@ class LocalPull:
                 hold.seek(self._next)
             if mark or self._next is None:
                 self._next = hold.cursor.next
-            self.error, self.stopped = "", False
+            self.error, self.stopped, self.streaming = "", False, True
             while not self._ending.is_set() and not self._reread:
                 mark = self._turn(journal, hold, mark)
             if self._ending.is_set():
                 self._wait_until_written()
             self._checkpoint(hold)
         finally:
+            self.streaming = False
             hold.release()
         with self._changed:
             if self._reread:
@@ -146,30 +150,19 @@ class LocalPull:
         if not found:
             journal.wait(hold.cursor.next, WAIT_SECONDS)
             return mark
-        items = self._items(found)
+        items = unseen(found, self._next)
         if not items:
             return mark
+        self._next = items[-1].next
         restart = None
         if mark:
-            restart = self._state.restarts if self._state is not None else None
+            restart = self._restarts
             items.insert(0, Mark(items[0].first, mark))
         size = sum(item.size for item in items if isinstance(item, Batch))
         with self._changed:
             self._held += size
         self._put(Parcel(self.source, journal.uuid, items, size, restart))
         return ""
-
-    def _items(self, found: Sequence[Batch | Gap]) -> list[Item]:
-        items: list[Item] = []
-        for item in found:
-            expected = item.first if self._next is None else self._next
-            if item.next <= expected:
-                continue
-            if item.first > expected:
-                items.append(Gap(expected, item.first - 1, PASSED))
-            items.append(item)
-            self._next = item.next
-        return items
 
     def _checkpoint(self, hold: Hold) -> None:
         with self._changed:
@@ -191,6 +184,7 @@ class LocalPull:
             state, decided, self._decided = self._state, self._decided, False
         if state is None:
             return ""
+        self._restarts = state.restarts  # of this state: what was handed over may be committed before the mark is
         if state.uuid != journal.uuid:
             _log.warning("%s is another log than was written before: it begins anew", self.source)
             ended = f"the one before, {state.uuid}, ended at record {state.next - 1}"

@@ -16,9 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from jlogd.manager import orders
+from jlogd.manager.aside import Asides
 from jlogd.manager.compress import Compressor
 from jlogd.manager.config import ManagedNode, ManagerConfig, output_of, wanted
 from jlogd.manager.files import FileOutput
@@ -68,9 +70,11 @@ class Manager:
         self.ledger = LmdbLedger(ledger)
         self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="jlogd sync")
         self._compressor: Compressor | None = None
-        self.rounds = self._make_rounds()
+        self._asides = Asides(PosixStore(), self.ledger)
+        self.rounds = self._make_rounds(self._asides)
         # Those of outputs other than files, which wait for somebody else: each by itself.
         self._others: dict[str, Rounds] = {}
+        self._written_by: dict[str, Rounds] = {}  # by source
         who = f"manager {self.name}, {note()}"
         self.hub = Hub(lambda source: self.ledger.source(source.key), self._put, config.memory, who, pair)
         self.stuck_seconds = STUCK_SECONDS
@@ -88,7 +92,7 @@ class Manager:
 
     def start(self) -> None:
         """Begin to pull. Raises `LedgerFailed`."""
-        self._cut_back = recover(PosixStore(), self.ledger)
+        self._cut_back = recover(PosixStore(), self.ledger, self._asides)
         self.rounds.start()
         self.hub.start()
         # Looked at before the nodes are: a manager that was decommissioned makes no subscribers anew.
@@ -122,11 +126,12 @@ class Manager:
         if self._clerk.ident is not None:
             self._clerk.join()
         self.hub.pause()
-        for rounds in [self.rounds, *self._others.values()]:
-            rounds.stop(STOP_SECONDS)
+        ended = [rounds.stop(STOP_SECONDS) for rounds in [self.rounds, *self._others.values()]]
         self.hub.close()
         if self._compressor is not None:
             self._compressor.stop()
+        if not all(ended):  # a disk or a server that does not answer: the end of the process lets go of the ledger
+            return _log.warning("what was read is not written within %g s; it is pulled again", STOP_SECONDS)
         self._pool.shutdown()
         self.ledger.close()
 
@@ -148,6 +153,7 @@ class Manager:
             waits=self._waits,
             away=self._away,
             order=self._order.name if self._order is not None else "",
+            unclaimed=self._asides.unclaimed(),
         )
 
     def problems(self) -> list[str]:
@@ -174,9 +180,13 @@ class Manager:
         if isinstance(order, orders.Resume):
             session = self.hub.sessions.get(order.node)
             pulls = list(session.pulls.values()) if session is not None else []
+            phases = {pull.phase for pull in pulls if pull.source.origin.log == order.log}
             # One that has not stopped yet, after a restart of this manager, will do so when it looks at the log.
-            if any(pull.phase == "stopped" and pull.source.origin.log == order.log for pull in pulls):
+            if "stopped" in phases:
                 self.hub.resume(order.node, order.log, order.at)
+                orders.done(path)
+            elif phases == {"streaming"}:  # it is not kept for another time: that is for a person to look at
+                _log.warning("%s at %s goes on by itself: the order to resume it is dropped", order.log, order.node)
                 orders.done(path)
         elif order.manager == self.name:
             if path != self._order:
@@ -229,9 +239,10 @@ class Manager:
 
         self.hub.set_nodes([node for node in config.node if names is None or node.name in names], of_node)
 
-    def _make_rounds(self) -> Rounds:
+    def _make_rounds(self, asides: Asides | None = None) -> Rounds:
         return Rounds(
-            self.ledger, self._output, lambda done: self.hub.committed(done), lambda *what: self.hub.refused(*what)
+            self.ledger, self._output, lambda done: self.hub.committed(done), lambda *what: self.hub.refused(*what),
+            asides=asides,
         )  # fmt: skip
 
     def _rounds_of(self, source: Source) -> Rounds:
@@ -243,7 +254,13 @@ class Manager:
         if not output.startswith("files:") and output not in self._others:
             self._others[output] = self._make_rounds()
             self._others[output].start()
-        self._rounds_of(parcel.source).put(parcel)
+        rounds, key = self._rounds_of(parcel.source), parcel.source.key
+        before = self._written_by.get(key)
+        if before is not rounds:
+            self._written_by[key] = rounds
+            if before is not None:  # its rule changed
+                before.leave(key, lambda other, source=parcel.source: rounds.put(replace(other, source=source)))  # type: ignore[misc]
+        rounds.put(parcel)
 
     def _trouble(self, source: Source) -> str:
         return self._rounds_of(source).trouble(source.key)
@@ -251,6 +268,7 @@ class Manager:
     def _counters(self) -> dict[str, int]:
         found = Counter(self.rounds.stats())
         found["files_cut_back"] += self._cut_back
+        found.update(self._asides.stats())
         for rounds in list(self._others.values()):
             found.update({key: n for key, n in rounds.stats().items() if not key.startswith("files_")})
         return dict(found)
@@ -267,7 +285,7 @@ class Manager:
         options = FileOptions(int(config.file_mode, 8), int(config.dir_mode, 8), config.open_files_max)
         template = Template(text, config.time_zone)
         store = PosixStore()
-        output = FileOutput(store, self.ledger, template, options, self._pool.map, time.time)
+        output = FileOutput(store, self.ledger, template, options, self._pool.map, time.time, self._asides)
         if config.compress_closed == "zstd":
             self._compressor = self._compressor or Compressor(store, self.ledger, self._pool.submit)
             output.compress(self._compressor)

@@ -74,7 +74,7 @@ def given(ledger: Path) -> list[tuple[Path, Order]]:
                 found.append((path, _decoder.decode(file.read(ORDER_BYTES_MAX))))
         except FileNotFoundError:
             continue
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError) as error:
             _log.error("%s is no order, and is set aside: %s", path, error)
             with suppress(OSError):
                 path.rename(path.with_suffix(".bad"))

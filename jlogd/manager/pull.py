@@ -22,8 +22,9 @@ from typing import Literal, Protocol
 from jlogd.errors import FormatError, LogNotFound, SubscriberExists
 from jlogd.journal.batch import Batch, Gap, decode, decode_header
 from jlogd.journal.types import LogStat
+from jlogd.manager.follow import unseen
 from jlogd.manager.ledger import SourceState
-from jlogd.manager.parcel import PASSED, Item, Mark, Parcel, Source, mark_line
+from jlogd.manager.parcel import Mark, Parcel, Source, mark_line
 from jlogd.wire import messages
 from jlogd.wire.messages import FromDaemon
 
@@ -102,6 +103,7 @@ class Pull:
         self._decided: int | Literal["position"] | None = None
         self._sub = 0
         self._look = 0
+        self._looked_for = (0, 0, 0, 0)  # first, count, checksum and time of the batch that is looked at again
         self._window = self._taken = 0
         self._committed = 0
         self._checkpointed = 0
@@ -244,14 +246,15 @@ class Pull:
         if state is None or stat is None or self._mark or not state.last_first or state.last_first < stat.first:
             return self._subscribe()
         self.phase = "looking"
+        self._looked_for = (state.last_first, state.last_count, state.last_crc, state.last_time)
         # One byte of credit: one delivery, and no more.
         request = messages.Subscribe(1, self.source.origin.log, "", state.last_first, False, 1)
         self._look = self._session.subscribe(request, self._seen)
 
     def _seen(self, answer: FromDaemon, batches: memoryview | None) -> None:
-        state = self.state
-        if isinstance(answer, messages.Subscribed) or state is None or not self._look:
+        if isinstance(answer, messages.Subscribed) or not self._look:
             return
+        first = self._looked_for[0]  # not of the state: what was read before the session was lost may be committed now
         if isinstance(answer, messages.Refused | messages.Ended):
             return self._refused(answer)
         self._session.ask(messages.Unsubscribe(1, self._look), _ignore)
@@ -262,11 +265,10 @@ class Pull:
                 found, _ = decode_header(batches)
             except FormatError as error:
                 return self._session.broken(str(error))
-            mine = (state.last_first, state.last_count, state.last_crc, state.last_time)
-            if (found.first, found.count, found.body_crc, found.append_time) != mine:
-                return self._went_back(f"record {state.last_first} is another one than was written")
+            if (found.first, found.count, found.body_crc, found.append_time) != self._looked_for:
+                return self._went_back(f"record {first} is another one than was written")
         elif not isinstance(answer, messages.Delivery):
-            return self._went_back(f"record {state.last_first} was written, and is not there any more")
+            return self._went_back(f"record {first} was written, and is not there any more")
         self._subscribe()
 
     def _went_back(self, how: str) -> None:
@@ -337,36 +339,24 @@ class Pull:
 
     def _deliver(self, message: messages.Delivery, batches: memoryview | None) -> None:
         try:
-            items = self._items(message, batches)
+            items = unseen(_arrived(message, batches), self.next)
         except FormatError as error:
             return self._session.broken(f"a delivery was damaged on the way: {error}")
         if not items:
             self._give_back(message.cost)
             return
+        self.next = items[-1].next
         restart = None
         if self._mark:
             restart = self.state.restarts if self.state else None
             items.insert(0, Mark(items[0].first, self._mark))
-            self._mark, self._decided = "", None
+            self._mark = ""
         self._session.put(Parcel(self.source, self._uuid, items, message.cost, restart, self._sub))
-
-    def _items(self, message: messages.Delivery, batches: memoryview | None) -> list[Item]:
-        """What is new in a delivery, holes filled by gaps that say so."""
-        items: list[Item] = []
-        for item in _arrived(message, batches):
-            expected = item.first if self.next is None else self.next
-            if item.next <= expected:
-                continue
-            if item.first > expected:
-                items.append(Gap(expected, item.first - 1, PASSED))
-            elif item.first < expected:
-                item = item.since(expected) if isinstance(item, Batch) else Gap(expected, item.last, item.reason)
-            items.append(item)
-            self.next = item.next
-        return items
 
     def committed(self, parcel: Parcel, state: SourceState) -> None:
         """A parcel is in the ledger."""
+        if parcel.restart is not None:  # it began anew; a session that came in between is not to do so once more
+            self._mark, self._decided = "", None
         before = self.state
         self._records += state.records - (before.records if before else 0)
         self._bytes += state.bytes - (before.bytes if before else 0)

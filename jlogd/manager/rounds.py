@@ -28,6 +28,7 @@ from itertools import groupby
 
 from jlogd.errors import FormatError, JlogError
 from jlogd.journal.batch import Batch, Gap
+from jlogd.manager.aside import Asides
 from jlogd.manager.follow import HoleError, follow
 from jlogd.manager.ledger import Changes, LedgerFailed, LmdbLedger, SourceState
 from jlogd.manager.output import Output
@@ -39,8 +40,9 @@ _log = logging.getLogger("jlogd.manager")
 # One round: large enough that its sync is spread over much, small enough for the memory of a few.
 ROUND_BYTES = 32 << 20
 SOURCES_MAX = 500
-# How often outputs are given time, and the longest wait for something to do.
+# How often outputs are given time, and the longest wait for something to do; and how often while there is always more.
 IDLE_SECONDS = 1.0
+BUSY_SECONDS = 10.0
 
 # A parcel, what of it was to be written, and where its source is then.
 Outcome = tuple[Parcel, list[Item], SourceState]
@@ -56,18 +58,22 @@ class Rounds:
         committed: Callable[[list[tuple[Parcel, SourceState]]], None],
         refused: Callable[[Source, SourceState | None, int], None],
         clock: Callable[[], float] = time.monotonic,
+        asides: Asides | None = None,
     ) -> None:
         """`output` gives the output of a name. `committed` is told of parcels and the positions they brought their
         sources to; `refused` of a source whose parcels were thrown away, so many bytes: it is to be pulled again from
-        that position."""
+        that position. `asides` are those of files, which have work whether anything is written or not."""
         self._ledger = ledger
         self._output = output
         self._committed = committed
         self._refused = refused
         self._clock = clock
+        self._asides = asides
+        self.busy_seconds = BUSY_SECONDS
         self._changed = threading.Condition()
         self._waiting: dict[str, deque[Parcel]] = {}
         self._troubles: dict[str, Trouble] = {}
+        self._left: dict[str, Callable[[Parcel], None]] = {}  # where parcels of sources go that others write now
         self._states: dict[str, SourceState] = {}
         self._outputs: dict[str, Output] = {}
         self._ledger_trouble: Trouble | None = None
@@ -81,8 +87,24 @@ class Rounds:
     def put(self, parcel: Parcel) -> None:
         """Take a parcel; those of one source in order."""
         with self._changed:
-            self._waiting.setdefault(parcel.source.key, deque()).append(parcel)
+            if self._left.pop(parcel.source.key, None) is not None:
+                self._states.pop(parcel.source.key, None)  # others were at it meanwhile
+            waiting = self._waiting.setdefault(parcel.source.key, deque())
+            if waiting and waiting[0].source != parcel.source:  # its rule changed: what waits goes there, too
+                for before in waiting:
+                    before.source = parcel.source
+                self._troubles.pop(parcel.source.key, None)
+            waiting.append(parcel)
             self._changed.notify()
+
+    def leave(self, key: str, elsewhere: Callable[[Parcel], None]) -> None:
+        """Other rounds write a source from now on: `elsewhere` gets what waits of it, and what cannot be written."""
+        with self._changed:
+            self._left[key] = elsewhere
+            self._troubles.pop(key, None)
+            waiting = self._waiting.pop(key, ())
+        for parcel in waiting:
+            elsewhere(parcel)
 
     def trouble(self, key: str) -> str:
         """Why a source waits; empty when it does not."""
@@ -111,13 +133,15 @@ class Rounds:
         """Begin."""
         self._thread.start()
 
-    def stop(self, timeout: float) -> None:
-        """Write what waits, as far as it can be written by then, and let go of the outputs."""
+    def stop(self, timeout: float) -> bool:
+        """Write what waits, as far as it can be written by then, and let go of the outputs; whether all that is done.
+        If not, the ledger is still in use."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     # ---- the thread ------------------------------------------------------------------------------------------------
 
@@ -142,7 +166,7 @@ class Rounds:
         try:
             if parcels:
                 self._round(parcels)
-            elif self._clock() - self._idled > IDLE_SECONDS:
+            if self._clock() - self._idled > (self.busy_seconds if parcels else IDLE_SECONDS):
                 self._idle()
         except LedgerFailed as error:
             self._ledger_failed(error)
@@ -153,6 +177,7 @@ class Rounds:
         changes = Changes()
         for output in self._outputs.values():
             _merge(changes, output.close())
+        self._look(changes)
         try:
             self._ledger.commit(changes)
         except LedgerFailed as error:
@@ -203,8 +228,14 @@ class Rounds:
 
     def _put_back(self, parcels: Sequence[Parcel]) -> None:
         with self._changed:
-            for parcel in reversed(parcels):
-                self._waiting.setdefault(parcel.source.key, deque()).appendleft(parcel)
+            left = [(parcel, self._left[parcel.source.key]) for parcel in parcels if parcel.source.key in self._left]
+            for parcel in reversed([parcel for parcel in parcels if parcel.source.key not in self._left]):
+                waiting = self._waiting.setdefault(parcel.source.key, deque())
+                if waiting:  # its rule may have changed meanwhile
+                    parcel.source = waiting[0].source
+                waiting.appendleft(parcel)
+        for parcel, elsewhere in left:
+            elsewhere(parcel)
 
     # ---- a round ---------------------------------------------------------------------------------------------------
 
@@ -319,6 +350,8 @@ class Rounds:
         if isinstance(error, FormatError):
             return self._refuse(source, f"what came is damaged: {error}", sum(parcel.bytes for parcel in parcels))
         self._put_back(parcels)
+        if not self.waiting(source.key):
+            return None
         expected = isinstance(error, JlogError | OSError)
         text = str(error) if expected else f"{type(error).__name__}: {error}; this is a mistake of jlogd"
         before = self._troubles.get(source.key)
@@ -338,6 +371,8 @@ class Rounds:
         self._states.clear()
         for output in self._outputs.values():
             output.reset()
+        if self._asides is not None:
+            self._asides.reset()
         with suppress(LedgerFailed):
             self._ledger.reopen()
 
@@ -346,10 +381,18 @@ class Rounds:
         changes = Changes()
         for output in self._outputs.values():
             _merge(changes, output.idle(time.time()))
+        self._look(changes)
         self._ledger.commit(changes)
+
+    def _look(self, changes: Changes) -> None:
+        """Whether what was set aside has come again."""
+        if self._asides:
+            self._asides.look(time.time())
+            changes.asides.update(self._asides.take_pending())
 
 
 def _merge(into: Changes, more: Changes) -> None:
     into.sources.update(more.sources)
     into.files.update(more.files)
     into.parts.update(more.parts)
+    into.asides.update(more.asides)

@@ -72,7 +72,8 @@ Leaving = Literal["", "draining", "let go"]
 class ManagerStatus(msgspec.Struct, kw_only=True):
     """A manager. `leaving` says how far it is with being decommissioned, `waits` what draining waits for, in words; in
     `away` are nodes that are away, once they are all it waits for, and everything else is let go. `order` is the name
-    of the order's file.
+    of the order's file. `unclaimed` are files with what stood behind the recorded end of others after a crash and has
+    not come again, in words.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ManagerStatus(msgspec.Struct, kw_only=True):
     waits: list[str] = []
     away: list[str] = []
     order: str = ""
+    unclaimed: list[str] = []
 
 
 def node_status(session: NodeSession) -> NodeStatus:

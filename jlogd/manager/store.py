@@ -28,6 +28,10 @@ CACHED_BYTES = 32 << 20
 # Room is made so much at a time: it costs a system call.
 UNCACHED_BYTES = 8 << 20
 
+# Directories that are known to be durable; with a date in the path there are new ones every day, for ever. Forgotten
+# ones are looked at and synced once more.
+DIRECTORIES_MAX = 10_000
+
 T = TypeVar("T")
 
 
@@ -194,6 +198,8 @@ class Directories:
 
     def ensure(self, path: str) -> None:
         """Have the directory `path`; durable with the next flush."""
+        if len(self._known) >= DIRECTORIES_MAX:
+            self._known.clear()
         place, todo = Path(path), list[Path]()
         while str(place) not in self._known and place != place.parent:
             todo.append(place)

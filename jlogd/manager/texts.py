@@ -16,6 +16,7 @@ import msgspec
 
 from jlogd.journal.journal import Journal
 from jlogd.manager import orders
+from jlogd.manager.aside import Asides
 from jlogd.manager.compress import Compressor
 from jlogd.manager.config import TextLog
 from jlogd.manager.files import FileOutput
@@ -48,6 +49,7 @@ class Texts:
         self._logs: dict[str, TextLog] = {}
         self._pulls: dict[str, LocalPull] = {}
         self._ledger: LmdbLedger | None = None
+        self._asides: Asides | None = None
         self._rounds: Rounds | None = None
         self._compressor: Compressor | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="jlogd compress")  # no thread before it has work
@@ -75,10 +77,11 @@ class Texts:
         for pull in self._pulls.values():
             pull.join()
         self._pulls.clear()
-        if self._rounds is not None:
-            self._rounds.stop(STOP_SECONDS)
+        ended = self._rounds is None or self._rounds.stop(STOP_SECONDS)
         if self._compressor is not None:
             self._compressor.stop()
+        if not ended:  # a disk that does not answer: the end of the process lets go of the ledger
+            return _log.warning("the texts are not written within %g s; what is missing is written later", STOP_SECONDS)
         self._pool.shutdown()
         if self._ledger is not None:
             self._ledger.close()
@@ -100,12 +103,13 @@ class Texts:
     def _open(self) -> None:
         ledger = LmdbLedger(self._directory)
         try:
-            recover(PosixStore(), ledger)
+            self._asides = Asides(PosixStore(), ledger)
+            recover(PosixStore(), ledger, self._asides)
         except BaseException:
             ledger.close()
             raise
         self._ledger = ledger
-        self._rounds = Rounds(self._ledger, self._output, self._committed, self._refused)
+        self._rounds = Rounds(self._ledger, self._output, self._committed, self._refused, asides=self._asides)
         self._rounds.start()
         threading.Thread(target=self._carry_out, name="jlogd text orders", daemon=True).start()
 
@@ -125,7 +129,7 @@ class Texts:
         log = msgspec.json.decode(name.partition(":")[2], type=TextLog)
         options = FileOptions(file_mode=int(log.file_mode, 8), size_max=log.size_max)
         store = PosixStore()
-        output = FileOutput(store, self._ledger, Template(log.template, log.time_zone), options)
+        output = FileOutput(store, self._ledger, Template(log.template, log.time_zone), options, asides=self._asides)
         if log.compress == "zstd":
             self._compressor = self._compressor or Compressor(store, self._ledger, self._pool.submit)
             output.compress(self._compressor)
@@ -145,8 +149,21 @@ class Texts:
     def _carry_out(self) -> None:
         """The thread of the orders."""
         while not self._ended.wait(ORDERS_SECONDS):
-            for path, order in orders.given(self._directory):
-                pull = self._pulls.get(order.log) if isinstance(order, orders.Resume) else None
-                if pull is not None and pull.stopped:
-                    pull.resume()
-                    orders.done(path)
+            try:
+                for path, order in orders.given(self._directory):
+                    if self._obeyed(order):
+                        orders.done(path)
+            except Exception:  # the next order is to be heard whatever became of this one
+                _log.exception("in the thread of the orders")
+
+    def _obeyed(self, order: orders.Order) -> bool:
+        """Whether there is nothing more to do for an order; it is not kept for another time."""
+        pull = self._pulls.get(order.log) if isinstance(order, orders.Resume) else None
+        if pull is None:
+            return False
+        if pull.stopped:
+            pull.resume()
+            return True
+        if pull.streaming:
+            _log.warning("%s goes on by itself: the order to resume it is dropped", pull.source)
+        return pull.streaming

@@ -18,6 +18,7 @@ import msgspec
 import zstandard
 from crc32c import crc32c
 
+from jlogd.manager.aside import place_of, told
 from jlogd.manager.ledger import FileState, LmdbLedger, SourceState, counts
 
 READ_BYTES = 4 << 20
@@ -58,10 +59,11 @@ class SourceReport(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """All of it."""
+    """All of it. `aside`: what was set aside after a crash and has not come again, in words."""
 
     files: list[FileReport]
     sources: list[SourceReport]
+    aside: list[str] = []
 
     @property
     def right(self) -> bool:
@@ -72,6 +74,7 @@ class Report(msgspec.Struct, kw_only=True):
 def verify(ledger: LmdbLedger, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Report:
     """Look at everything; `progress` is told bytes read and in all."""
     sources, files = ledger.snapshot()
+    asides = ledger.all_asides()
     total, read = sum(state.length for state in files.values()), 0
     reports = []
     for path, state in files.items():
@@ -80,7 +83,12 @@ def verify(ledger: LmdbLedger, progress: Callable[[int, int], None] = lambda _do
         read += state.length
         progress(read, total)
     written = counts(files)
-    return Report(files=reports, sources=[_source_report(key, state, written) for key, state in sources.items()])
+    places = {side: place_of(side, os.path.lexists) for side in asides}
+    return Report(
+        files=reports,
+        sources=[_source_report(key, state, written) for key, state in sources.items()],
+        aside=[told(place, asides[side]) for side, place in places.items() if place is not None],
+    )
 
 
 def _judge(path: str, state: FileState) -> Verdict:

@@ -11,7 +11,8 @@ is only which file on disk is which producer. This is a small JSON file, `<direc
 A file is the one remembered when its first line (up to 1 KiB of it) and the `tail_bytes` before offset `tail_at` have
 the same hashes, and it is not shorter than what the log has. `position` was in the log when this was written; it is
 used only when the log has forgotten the producer. `retired_at` (seconds since 1970) marks a file let go while it
-still existed: it is recognised when it comes back.
+still existed: it is recognised when it comes back. A path that is no UTF-8, which JSON cannot hold, is kept in
+`path_base64`, and `path` then shows it with the wrong bytes replaced.
 
 The file is replaced whole (temporary, sync, rename, sync of the directory), and always before the first batch of a new
 producer is sent. When it is lost, all files are read again from their beginning: twice, but not never.
@@ -21,6 +22,7 @@ Locking: none; one source uses one file, from one thread.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import secrets
@@ -41,7 +43,7 @@ class FileRecord(msgspec.Struct, kw_only=True):
     """One incarnation of a file; see the module's text."""
 
     producer: str
-    path: str
+    path: str  # as Python has it, with surrogates for what is no UTF-8
     device: int
     inode: int
     first_bytes: int
@@ -52,6 +54,7 @@ class FileRecord(msgspec.Struct, kw_only=True):
     begin: int = 0
     position: int = 0
     retired_at: float = 0.0
+    path_base64: str = ""  # in the JSON file only
 
     @property
     def key(self) -> tuple[int, int]:
@@ -74,6 +77,22 @@ class FileRecord(msgspec.Struct, kw_only=True):
         """`data` ends at offset `at`."""
         tail = data[-TAIL_BYTES_MAX:]
         self.tail_at, self.tail_bytes, self.tail_hash = at, len(tail), digest(tail)
+
+
+def _stored(record: FileRecord) -> FileRecord:
+    """The record with a path that JSON can hold."""
+    raw = os.fsencode(record.path)
+    shown = raw.decode("utf-8", "replace")
+    if shown == record.path:
+        return record
+    return msgspec.structs.replace(record, path=shown, path_base64=base64.b64encode(raw).decode())
+
+
+def _loaded(record: FileRecord) -> FileRecord:
+    """What `_stored` was given."""
+    if not record.path_base64:
+        return record
+    return msgspec.structs.replace(record, path=os.fsdecode(base64.b64decode(record.path_base64)), path_base64="")
 
 
 class _State(msgspec.Struct, kw_only=True):
@@ -116,16 +135,18 @@ class StateFile:
             return []
         try:
             state = msgspec.json.decode(data, type=_State)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            files = [_loaded(record) for record in state.files]
+        except (msgspec.DecodeError, ValueError) as error:
             raise self._unreadable(str(error)) from error
         if state.version != VERSION:
             raise self._unreadable(f"it is of version {state.version}, and {VERSION} is known")
         self.known = True
-        return state.files
+        return files
 
     def save(self, files: list[FileRecord]) -> None:
         """Replace what was saved. Raises OSError; the old contents are still there then."""
-        replace_file(self._disk, self.path, msgspec.json.encode(_State(version=VERSION, files=files)))
+        state = _State(version=VERSION, files=[_stored(record) for record in files])
+        replace_file(self._disk, self.path, msgspec.json.encode(state))
         self.known = True
 
     def _unreadable(self, reason: str) -> FormatError:

@@ -34,13 +34,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from jlogd.errors import DiskFailed, JlogError, SpoolFull
 from jlogd.journal.batch import Batch
 from jlogd.sources.base import BatchWriter, Source
 from jlogd.sources.config import FileSource
-from jlogd.sources.file_find import Found, Key, find, paths_of_inode
+from jlogd.sources.file_find import FILES_MAX, Found, Key, find, paths_of_inode
 from jlogd.sources.file_state import FileRecord, StateFile, digest, first_line
 from jlogd.sources.followed import Followed, Replaced
 
@@ -59,6 +61,10 @@ IDLE_S_MAX = 0.25
 BLOCKS_PER_TURN = 16
 RETIRED_S = 86400
 RETIRED_MAX = 4096
+
+
+class _NoAnswer(JlogError):
+    """The log cannot say now how far it has a file: its disk is full or fails. Everything waits."""
 
 
 class FileFollower(Source):
@@ -83,6 +89,7 @@ class FileFollower(Source):
         self._dirty = False
         self._next_scan = 0.0
         self._next_save = 0.0
+        self._told: dict[str, str] = {}  # what was said last of a file that cannot be read, or of the log under ""
 
     def _open(self, writer: BatchWriter) -> None:
         self.load()
@@ -116,6 +123,15 @@ class FileFollower(Source):
 
     def step(self, writer: BatchWriter, now: float) -> bool:
         """Look once at everything that is due at `now` (monotonic seconds); whether anything was read."""
+        try:
+            busy = self._step(writer, now)
+        except _NoAnswer as error:
+            self._say("", "how far files were read cannot be told", error)
+            return False
+        self._told.pop("", None)
+        return busy
+
+    def _step(self, writer: BatchWriter, now: float) -> bool:
         if now >= self._next_scan:
             self._scan(writer, now)
         busy = False
@@ -127,7 +143,8 @@ class FileFollower(Source):
             busy = True
         for followed in list(self._open_files.values()):
             if followed.nameless_since is not None and now - followed.nameless_since >= self.config.rotated_wait:
-                busy |= self._finish(writer, followed, now)
+                with self._spared(followed):
+                    busy |= self._finish(writer, followed, now)
         if self._dirty and now >= self._next_save:
             self._save()
             self._next_save = now + SAVE_S
@@ -147,7 +164,7 @@ class FileFollower(Source):
                 self._orphan(followed)
                 return turn > 0
             except OSError as error:
-                log.warning("cannot read %s: %s; trying again", followed.path, error)
+                self._say(followed.path, f"cannot read {followed.path}", error)
                 self._shut(followed)
                 return turn > 0
             if batch is None:
@@ -165,12 +182,13 @@ class FileFollower(Source):
         the first would be lost for ever. So the first one travels alone.
         """
         if followed.sent and not followed.heard and followed.record is not None:
-            followed.heard = self._positions(followed.record.producer) is not None
+            followed.heard = self._position(followed.record.producer) is not None
         return followed.heard or not followed.sent
 
     def _send(self, writer: BatchWriter, followed: Followed, batch: Batch) -> None:
         writer.send(batch)
         followed.taken(batch)
+        self._told.pop(followed.path, None)
         self._counters["messages"] += batch.count
         self._counters["bytes"] += batch.raw_bytes - (batch.count - 1)
         self._counters["oversized"] += followed.oversized
@@ -214,13 +232,15 @@ class FileFollower(Source):
         found, self._counters["skipped"] = find(self.config.paths, self.config.exclude)
         self._look_at_known(writer, found, now)
         for followed in [followed for followed in self._open_files.values() if followed.record is None]:
-            self._try_begin(followed, now)
+            with self._spared(followed):
+                self._try_begin(followed, now)
         for key, (path, status) in found.items():
             if key not in self._files and status.st_size:
                 self._discover(key, path, now)
-        orphans, self._orphans = self._orphans, []
-        for orphan in orphans:
-            self._bury(writer, orphan, now)
+        while self._orphans:
+            with self._spared(self._orphans[0]):
+                self._bury(writer, self._orphans[0], now)
+            self._orphans.pop(0)
         if not all(followed.saved for followed in self._files.values() if followed.record) or not self._state.known:
             self._save()
         self._first_scan_at_end = False
@@ -232,7 +252,8 @@ class FileFollower(Source):
                 followed.path, status = hit
                 followed.nameless_since = None
                 if followed.fd < 0 and followed.changed(status):
-                    self._reopen(writer, followed, now)
+                    with self._spared(followed):
+                        self._reopen(writer, followed, now)
             elif followed.fd >= 0:
                 followed.nameless_since = now if followed.nameless_since is None else followed.nameless_since
             else:
@@ -257,9 +278,10 @@ class FileFollower(Source):
         if not self._make_room():
             return
         followed = Followed(path, key)
-        if followed.open() >= 0:
-            self._files[key] = self._open_files[key] = followed
-            self._try_begin(followed, now)
+        with self._spared(followed):
+            if followed.open() >= 0:
+                self._files[key] = self._open_files[key] = followed
+                self._try_begin(followed, now)
 
     def _try_begin(self, followed: Followed, now: float) -> None:
         """A file without an identity: one we knew under another inode, a copy in the making, or a new one."""
@@ -276,9 +298,10 @@ class FileFollower(Source):
                 self._orphans.remove(orphan)
                 self._adopt(orphan, followed)
                 return
-        retired = self._retired.pop(followed.key, None)
+        retired = self._retired.get(followed.key)
         if retired is not None:
             known = self._remembered(retired)
+            del self._retired[followed.key]
             if retired.matches(followed.fd, size, known.position):
                 retired.retired_at = 0.0
                 self._adopt(known, followed)
@@ -297,6 +320,7 @@ class FileFollower(Source):
         assert known.record is not None
         known.close()
         known.fd, known.key, known.path = found.fd, found.key, found.path
+        found.fd = -1
         known.record.device, known.record.inode = found.key
         known.nameless_since, known.at_end = None, False
         self._files[known.key] = self._open_files[known.key] = known
@@ -331,6 +355,28 @@ class FileFollower(Source):
 
     # Keeping account
 
+    @contextmanager
+    def _spared(self, followed: Followed) -> Iterator[None]:
+        """What the file's own disk does costs this file its turn, until the next scan, and no other file anything."""
+        try:
+            yield
+        except OSError as error:
+            self._say(followed.path, f"cannot read {followed.path}", error)
+            followed.close()
+            found = self._files.setdefault(followed.key, followed)  # another one, when it went on in this file
+            self._shut(found)
+            if found.record is None:
+                self._forget(found)
+
+    def _say(self, about: str, what: str, error: Exception) -> None:
+        """Once, and again when it is something else."""
+        words = f"{what}: {error}; trying again"
+        if self._told.get(about) != words:
+            self._told[about] = words
+            log.warning("%s", words)
+        while len(self._told) > FILES_MAX:
+            self._told.pop(next(iter(self._told)))
+
     def _orphan(self, followed: Followed, vanished: bool = False) -> None:
         """The file is not what it was, or has `vanished`. A scan follows that finds out what became of it."""
         followed.vanished = vanished
@@ -346,6 +392,7 @@ class FileFollower(Source):
                 del table[followed.key]
 
     def _let_go(self, followed: Followed, still_there: bool) -> None:
+        durable = self._durable(followed.record) if followed.record is not None else 0
         self._forget(followed)
         followed.close()
         self._counters["released"] += 1
@@ -354,7 +401,7 @@ class FileFollower(Source):
         # To be recognised, more than a first line has to match: all files of a program may begin with the same one.
         if still_there and record is not None and record.tail_at > record.first_bytes:
             record.retired_at = time.time()
-            record.position = self._durable(record)
+            record.position = durable
             self._retired[followed.key] = record
 
     def _make_room(self) -> bool:
@@ -376,14 +423,20 @@ class FileFollower(Source):
 
     def _remembered(self, record: FileRecord) -> Followed:
         """The file of a saved record, not opened yet."""
-        known = self._positions(record.producer)
+        known = self._position(record.producer)
         followed = Followed(record.path, record.key, record, record.position if known is None else known)
         followed.heard = known is not None
         return followed
 
+    def _position(self, producer: str) -> int | None:
+        try:
+            return self._positions(producer)
+        except (OSError, SpoolFull, DiskFailed) as error:
+            raise _NoAnswer(str(error)) from error
+
     def _durable(self, record: FileRecord) -> int:
         """Up to where the log has this incarnation."""
-        known = self._positions(record.producer)
+        known = self._position(record.producer)
         return record.position if known is None else known
 
     def _save(self) -> None:

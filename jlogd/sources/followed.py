@@ -91,6 +91,8 @@ class Followed:
             return True  # not to be told now
         try:
             return self.record.matches(fd, os.fstat(fd).st_size, self.position)
+        except OSError:
+            return True
         finally:
             if fd != self.fd:
                 os.close(fd)
@@ -108,13 +110,15 @@ class Followed:
     def begin(self, source: str, at_end: bool, limit: int, whole: bool = False) -> None:
         """Become a new incarnation, read from its beginning or after its last newline; `whole`: it has no line yet."""
         first = first_line(self.fd) or (os.pread(self.fd, limit, 0) if whole else b"")
-        self.position = last_line_start(self.fd, limit) if at_end else 0
+        position = last_line_start(self.fd, limit) if at_end else 0
+        start = max(0, position - TAIL_BYTES_MAX)
+        tail = os.pread(self.fd, position - start, start)
+        self.position = position
         self.record = FileRecord(
             producer=producer_name(source), path=self.path, device=self.key[0], inode=self.key[1],
             first_bytes=len(first), first_hash=digest(first), begin=self.position, position=self.position,
         )  # fmt: skip
-        start = max(0, self.position - TAIL_BYTES_MAX)
-        self.record.remember_tail(self.position, os.pread(self.fd, self.position - start, start))
+        self.record.remember_tail(self.position, tail)
         self._producer = producer_id(self.record.producer)
         self.saved = False
         self.at_end = False
@@ -167,12 +171,14 @@ class Followed:
         return 0
 
     def bytes_at(self, start: int, length: int) -> bytes:
-        """Bytes of the file, opened or not."""
+        """Bytes of the file, opened or not; none when it cannot be read."""
         fd = self.fd if self.fd >= 0 else open_regular(self.path)
         if fd < 0:
             return b""
         try:
             return os.pread(fd, length, start)
+        except OSError:
+            return b""
         finally:
             if fd != self.fd:
                 os.close(fd)
@@ -225,8 +231,9 @@ def open_regular(path: str) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return -1
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return fd
+    with suppress(OSError):
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
     os.close(fd)
     return -1
 

@@ -68,7 +68,7 @@ def read(spool: Path, disk: Disk | None = None) -> Verdict:
         return Verdict()
     try:
         verdict = msgspec.json.decode(data, type=Verdict)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise errors.FormatError(f"the verdict of check-spool cannot be read ({error})", str(path)) from error
     if _crc(verdict) != verdict.crc or verdict.format != FORMAT:
         raise errors.FormatError("the verdict of check-spool fails its checksum, or is of another format", str(path))

@@ -103,6 +103,7 @@ class Subscriber:
         if not getattr(self, "_closed", True):
             self._closed = True
             _abandoned.put(self._feed)
+            _look.put(None)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -118,29 +119,31 @@ def _checkpoint(subscriber: weakref.ref[Subscriber], sequence: int) -> None:
 
 
 def close_abandoned() -> None:
-    """Close the feeds of subscribers that were dropped without being closed."""
-    while True:
-        try:
-            feed = _abandoned.get_nowait()
-        except queue.Empty:
-            return
-        with suppress(JlogError, OSError):
-            feed.close()
+    """Close the feeds of subscribers that were dropped without being closed; all of them are when this returns."""
+    with _closing:  # what another thread took is closed as well then
+        while True:
+            try:
+                feed = _abandoned.get_nowait()
+            except queue.Empty:
+                return
+            with suppress(JlogError, OSError):
+                feed.close()
 
 
 def _close_for_ever() -> None:
     while True:
-        feed = _abandoned.get()
-        with suppress(JlogError, OSError):
-            feed.close()
+        _look.get()
+        close_abandoned()
 
 
 def _start_closer() -> None:
-    global _abandoned
-    _abandoned = queue.SimpleQueue()
+    global _abandoned, _look, _closing
+    _abandoned, _look, _closing = queue.SimpleQueue(), queue.SimpleQueue(), threading.RLock()
     threading.Thread(target=_close_for_ever, name="jlogd abandoned subscribers", daemon=True).start()
 
 
 _abandoned: queue.SimpleQueue[Feed] = queue.SimpleQueue()
+_look: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each of them, for the closer
+_closing = threading.RLock()  # the collector may drop a subscriber, and whatever that leads to, in the midst of a close
 _closer_started = threading.Event()
 os.register_at_fork(after_in_child=_closer_started.clear)

@@ -196,3 +196,6 @@ class Committer:
             self.journal.maintain()
         except (JlogError, OSError) as error:
             log.warning("%s: %s", self.journal.name, error)
+        except Exception:
+            # A defect, as above: without this thread the log would take nothing more, and nobody would be told.
+            log.exception("%s: looking after the log ended unexpectedly", self.journal.name)

@@ -2,7 +2,7 @@
 
 A batch is closed when it is large enough, when its oldest record has lingered long enough, or at a `flush`. Batches are
 numbered with the writer's position (records so far), so that one that is sent twice, because its acknowledgement was
-lost, is kept once.
+lost, is kept once. Which of them the sink may have, and in which order, `unsettled.py` decides.
 
 Locking: `_changed` guards everything. Producers wait on it while too many bytes are under way; the sink's thread calls
 `_settle` and never waits for a producer.
@@ -13,11 +13,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Literal
@@ -36,6 +34,7 @@ from jlogd.journal.batch import (
 from jlogd.journal.producers import producer_id
 from jlogd.journal.types import Receipt
 from jlogd.writer.sink import Sink
+from jlogd.writer.unsettled import Sent, Unsettled
 
 # A batch of this size costs as little per byte as a larger one, and four of them fit the cache of one core.
 BATCH_BYTES = 256 << 10
@@ -51,15 +50,6 @@ DIRECT_RECORDS = 2048
 RETRY_SECONDS = 0.1
 
 OnFull = Literal["raise", "wait"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sent:
-    """A batch that is not settled, and the receipts that wait for it: where in the batch, and for whom."""
-
-    batch: Batch
-    futures: list[tuple[int, Future[Receipt]]]
-    numbered: bool  # by this writer, which sends each of its positions once
 
 
 class Writer:
@@ -88,9 +78,6 @@ class Writer:
         self._producer = producer_id(producer)
         known = sink.position(self._producer) if producer else None
         self._position = known or 0
-        # The log takes whatever comes first from a producer it does not know as its beginning. So the first batch
-        # travels alone: a second one must not be taken while the first one is refused.
-        self._introduced = known is not None
         self._compress = compression == "zstd"
         self._linger = linger_ms / 1000
         self._wait_when_full = on_full == "wait"
@@ -99,16 +86,11 @@ class Writer:
         self._bytes = 0
         self._oldest = 0.0
         self._futures: list[tuple[int, Future[Receipt]]] = []
-        self._unsettled: deque[_Sent] = deque()  # in order; the first `_handed` of them were handed to the sink
-        self._unsettled_bytes = 0
-        self._handed = 0
-        self._awaited = 0  # handed over and not answered yet
+        self._unsettled = Unsettled(self._producer, introduced=known is not None)
         self._leading = False  # a thread that flushes submits the rest itself; nobody may overtake it
-        self._stalled = False  # one was refused for now: all are sent again, in order, once none is awaited
         self._error: JlogError | None = None
         self._closed = False
         self._process = os.getpid()
-        self._resent = 0  # own batches that start below this position may have been sent before
         self._thread: threading.Thread | None = None
         self._idle = False  # the thread waits to be kicked
         self._kick = threading.Event()
@@ -175,17 +157,18 @@ class Writer:
         deadline = None if timeout is None else time.monotonic() + timeout
         self._check_process()
         with self._changed:
-            may_lead = not (self._awaited or self._stalled or self._leading)
+            may_lead = not (self._unsettled.awaited or self._unsettled.stalled or self._leading)
             self._leading = self._leading or may_lead
             self._close_batch()
         if may_lead:
             self._lead()
         with self._changed:
-            while self._unsettled and self._error is None:
+            batches = self._unsettled.batches
+            while batches and self._error is None:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     why = f": {self.full}" if self.full else ""
-                    raise TimeoutError(f"{len(self._unsettled)} batches are not durable after {timeout} seconds{why}")
+                    raise TimeoutError(f"{len(batches)} batches are not durable after {timeout} seconds{why}")
                 self._changed.wait(left)
             self._raise_error()
 
@@ -228,27 +211,20 @@ class Writer:
 
     def _lead(self) -> None:
         """Submit what is there from this thread, which is going to wait for it anyway."""
-        sent: list[_Sent] = []
+        sent: list[Sent] = []
         try:
             with self._changed:
-                sent.extend(iter(self._next, None))
+                sent.extend(iter(self._unsettled.next, None))
             if sent:
                 self._sink.commit_here([(each.batch, partial(self._settle, each)) for each in sent])
         except BaseException:
-            self._take_back(sent)
+            with self._changed:  # interrupted (Ctrl-C) while it was committed: nobody will say what became of it
+                self._unsettled.take_back(sent, self._position)
             raise
         finally:
             with self._changed:
                 self._leading = False
                 self._hand_over()
-
-    def _take_back(self, sent: list[_Sent]) -> None:
-        """Interrupted (Ctrl-C) while it was committed: nobody will say what became of it, so it is sent again."""
-        with self._changed:
-            lost = sum(each in self._unsettled for each in sent)
-            self._awaited -= lost
-            self._handed -= lost
-            self._resent = self._position
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
@@ -263,7 +239,7 @@ class Writer:
             if self._closed:
                 raise Closed("the writer was closed")
             self._raise_error()
-            if not self._unsettled or self._unsettled_bytes + size <= IN_FLIGHT_BYTES_MAX:
+            if not self._unsettled.batches or self._unsettled.bytes + size <= IN_FLIGHT_BYTES_MAX:
                 return
             self._changed.wait()
 
@@ -296,25 +272,13 @@ class Writer:
             batch = batch.numbered(self._producer, start, self._position)
         if self._compress:
             batch = compress(batch)
-        self._unsettled.append(_Sent(batch, futures, numbered))
-        self._unsettled_bytes += batch.size
+        self._unsettled.add(Sent(batch, futures, numbered))
         self._hand_over()
 
     def _hand_over(self) -> None:
         """Give the sink what it may have now."""
-        while not self._leading and (sent := self._next()) is not None:
+        while not self._leading and (sent := self._unsettled.next()) is not None:
             self._sink.submit(sent.batch, partial(self._settle, sent))
-
-    def _next(self) -> _Sent | None:
-        """The next batch that the sink may have now, counted as handed over."""
-        if self._stalled or self._handed == len(self._unsettled):
-            return None
-        sent = self._unsettled[self._handed]
-        if self._awaited and not self._introduced and sent.batch.producer == self._producer:
-            return None
-        self._handed += 1
-        self._awaited += 1
-        return sent
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -330,47 +294,36 @@ class Writer:
 
     # The sink's thread, which holds nothing
 
-    def _settle(self, sent: _Sent, outcome: Receipt | JlogError) -> None:
+    def _settle(self, sent: Sent, outcome: Receipt | JlogError) -> None:
         with self._changed:
-            self._awaited -= 1
             if self._is_foreign(sent, outcome):
                 outcome = UsageError(
                     "the log has this part of the producer already, from another writer: a producer's name belongs to "
                     "one writer at a time; what was appended last is not in the log"
                 )
             if self._may_retry(outcome):
-                self._stalled = True
+                self._unsettled.refused_for_now()
                 self._retry_at = time.monotonic() + RETRY_SECONDS
                 self._wake_thread()
                 return
-            settled = [sent]
-            self._drop(sent)
             if isinstance(outcome, Receipt):
+                settled = [sent]
+                self._unsettled.accepted(sent)
                 self.durable += sent.batch.count
                 self.full = None
-                self._introduced |= sent.batch.producer == self._producer
                 self._hand_over()
             else:
+                settled = self._unsettled.refused(sent)
                 self._error = self._error or outcome
-                # What was not handed over never will be.
-                settled += [self._unsettled.pop() for _ in range(len(self._unsettled) - self._handed)]
             self._changed.notify_all()
         for each in settled:
             _resolve(each.futures, outcome)
 
-    def _drop(self, sent: _Sent) -> None:
-        if self._unsettled[0] is sent:
-            self._unsettled.popleft()
-        else:
-            self._unsettled.remove(sent)
-        self._handed -= 1
-        self._unsettled_bytes -= sent.batch.size
-
-    def _is_foreign(self, sent: _Sent, outcome: Receipt | JlogError) -> bool:
+    def _is_foreign(self, sent: Sent, outcome: Receipt | JlogError) -> bool:
         """Whether a batch that was sent once is said to be a repetition: then it is one of somebody else's."""
         if not isinstance(outcome, Receipt) or not outcome.duplicate or self._sink.resends:
             return False
-        return sent.numbered and sent.batch.producer_from >= self._resent
+        return not self._unsettled.may_be_repeated(sent)
 
     def _may_retry(self, outcome: Receipt | JlogError) -> bool:
         """Whether the batch is kept to be sent again: the log takes nothing now, or did when an earlier one came."""
@@ -379,7 +332,7 @@ class Writer:
         if isinstance(outcome, LogFull | SpoolFull | DiskFailed):
             self.full = outcome
             return True
-        return self._stalled and isinstance(outcome, ProducerGap)
+        return self._unsettled.stalled and isinstance(outcome, ProducerGap)
 
     # This writer's own thread: lingering batches, and those that met a full log. It sleeps apart from `_changed`, so
     # that a producer that flushes by itself is not in its way: it looks about once in the time of a linger.
@@ -396,8 +349,8 @@ class Writer:
 
     def _look_after(self) -> float | None:
         """Do what is due; the seconds until the next look, None when there is nothing to look after."""
-        if self._stalled:
-            if not self._awaited and time.monotonic() >= self._retry_at:
+        if self._unsettled.stalled:
+            if not self._unsettled.awaited and time.monotonic() >= self._retry_at:
                 self._try_again()
             return RETRY_SECONDS / 4
         if not self._records or self._error is not None:
@@ -411,8 +364,7 @@ class Writer:
 
     def _try_again(self) -> None:
         if not self._closed:
-            self._stalled, self._handed = False, 0
-            self._resent = self._position
+            self._unsettled.again(self._position)
             self._hand_over()
 
 

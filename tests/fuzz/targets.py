@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from crc32c import crc32c
 
-from jlogd.daemon import config
+from jlogd.daemon import config, config_file
 from jlogd.daemon.intake import Intake
 from jlogd.errors import ConfigError, FormatError, ProtocolError, UsageError
 from jlogd.journal import batch as batches
@@ -198,7 +198,7 @@ def configuration(data: bytes) -> None:
     except UnicodeDecodeError:
         return
     try:
-        found = config.parse(text)
+        found = config_file.parse(text)
     except ConfigError as error:
         assert str(error).startswith("jlogd.toml")
         return

@@ -8,7 +8,7 @@ import click
 
 from jlogd.cli import errors
 from jlogd.cli.errors import Commands
-from jlogd.cli.output import say
+from jlogd.cli.output import say, warn
 from jlogd.cli.params import CONTEXT, version_option
 from vip.cli.cluster import find_config
 from vip.cli.orders import drain_command, move_command, undrain_command
@@ -53,13 +53,15 @@ def check_command(file: Path | None) -> None:
     """Read a configuration, tell the mistakes in it.
 
     Each mistake is told with line, field, what was found and what is accepted. First every setting that is wrong by
-    itself; once there is none, every one that does not fit the others: run it until FILE is right.
+    itself; once there is none, every one that does not fit the others: run it until FILE is right. A log that is not
+    there, or that this user may not write, is a warning: vip runs without it.
 
     \b
     Examples:
       vip check-config /etc/vip/vip.toml
     """
     from vip.config import load
+    from vip.history import unfit
     from vip.units import bundles_of, units_of
 
     path = find_config(file)
@@ -70,6 +72,9 @@ def check_command(file: Path | None) -> None:
         f"{path} is right: node {settings.node}, generation {settings.generation}, addresses: {addresses}, "
         f"moving as {len(bundles_of(units))}"
     )
+    hindrance = unfit(settings.log)
+    if hindrance:
+        warn(f"warning: vip.log: changes of owner cannot be written: {hindrance}")
 
 
 for command in (show_command, plan_command, drain_command, undrain_command, move_command, history_command):

@@ -127,7 +127,7 @@ def move_command(
         until = cluster.wall + duration if duration else 0.0
         record = PinRecord(node, until, cluster.wall, whoami())
         cluster.commit(Put(cluster.keys.pin(bundle.name), encode(record)))
-        done = _until(cluster, lambda: owners_of([bundle], cluster.view).get(bundle.name) == node, wait)
+        done = _until(cluster, lambda: owners_of(cluster.plan, cluster.view).get(bundle.name) == node, wait)
         later = f"ordered to {node}, not there yet; see vip show and vip plan"
         say(f"{_names(bundle)}: {f'now on {node}' if done else later}")
         return 0 if done or not wait else 1

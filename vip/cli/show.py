@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import sys
 import time
@@ -36,7 +37,9 @@ HISTORY_SECONDS_MAX = 5.0
 @click.command("show")
 @click.argument("words", metavar="[ADDRESS|GROUP|NODE]...", nargs=-1)
 @click.option("--nodes", "only_nodes", is_flag=True, help="Only the nodes.")
-@click.option("--all", "every", is_flag=True, help=f"Every address, even when there are more than {ROWS_MAX}.")
+@click.option(
+    "--all", "every", is_flag=True, help=f"Every address by itself, even when there are more than {ROWS_MAX}."
+)
 @click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
 @json_option
 @config_option
@@ -46,7 +49,8 @@ def show_command(
     """Show who has which address, since when, and why.
 
     The answer is read from the store. The exit code is 1 when an address has no owner, or is SILENT, BLOCKED or
-    BROKEN. A node whose last heartbeat is old is listened to first, for as long as others would wait to take over.
+    BROKEN, and when there is no such address, group or node. A node whose last heartbeat is old is listened to first,
+    for as long as others would wait to take over. Addresses that follow each other and are alike are one line.
 
     \b
     Examples:
@@ -55,10 +59,11 @@ def show_command(
       vip show --nodes --watch
     """
     with opened(config) as cluster:
+        wanted = [cluster.asked(word) for word in words]
         listener = Listener()
         while True:
             silent = _silent(cluster, listener)
-            rows = _wanted(addresses_of(cluster.plan, cluster.view, cluster.wall, silent), words)
+            rows = _wanted(addresses_of(cluster.plan, cluster.view, cluster.wall, silent), wanted)
             nodes = nodes_of(cluster.plan, cluster.view, boot_ns(), cluster.wall, silent)
             if watch and sys.stdout.isatty():
                 click.clear()
@@ -78,9 +83,9 @@ def _silent(cluster: Cluster, listener: Listener) -> dict[str, str]:
     return listen(listener, look)
 
 
-def _wanted(rows: Sequence[AddressStatus], words: Sequence[str]) -> list[AddressStatus]:
-    wanted = set(words)
-    return [row for row in rows if not wanted or wanted & {row.address, row.group, row.owner}]
+def _wanted(rows: Sequence[AddressStatus], wanted: Sequence[str]) -> list[AddressStatus]:
+    words = set(wanted)
+    return [row for row in rows if not words or words & {row.address, row.group, row.owner}]
 
 
 def _print(
@@ -102,11 +107,30 @@ def _print(
         counts = Counter((row.state, row.owner or "nobody") for row in rows)
         show(table(("STATE", "OWNER", "ADDRESSES"), [(s, o, str(c)) for (s, o), c in sorted(counts.items())], left=2))
         rows = [row for row in rows if row.state != "owned"][:ROWS_MAX]
-        if rows:
-            say("")
-    if rows:
-        columns = ("ADDRESS", "GROUP", "STATE", "OWNER", "SINCE", "WHY")
-        show(table(columns, [_row(row, cluster.wall) for row in rows], left=4))
+        if not rows:
+            return
+        say("")
+    if not rows:
+        say("there are no addresses to show")
+        return
+    columns = ("ADDRESS", "GROUP", "STATE", "OWNER", "SINCE", "WHY")
+    lines = [_row(row, cluster.wall) for row in rows]
+    show(table(columns, lines if every else folded(lines), left=4))
+
+
+def folded(lines: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Lines that follow each other and differ in nothing but the address, one higher each time, as one with a range."""
+    found: list[tuple[str, ...]] = []
+    next_one = (0, 0)
+    for line in lines:
+        address = ipaddress.ip_address(line[0])
+        here = address.version, int(address)
+        if found and line[1:] == found[-1][1:] and here == next_one:
+            found[-1] = (f"{found[-1][0].partition('-')[0]}-{line[0]}", *line[1:])
+        else:
+            found.append(line)
+        next_one = address.version, int(address) + 1
+    return found
 
 
 def _row(row: AddressStatus, wall: float) -> tuple[str, ...]:

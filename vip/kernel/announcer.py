@@ -7,7 +7,7 @@ its carrier back, since the switch behind it may have forgotten us.
 
 Locks: `_lock` around the schedules and around sending what was taken from them, a millisecond at most: what was
 withdrawn is not on its way any more when `withdraw` returns, so no late announcement follows an address that was handed
-over.
+over. `holds` only looks, and takes none.
 """
 
 from __future__ import annotations
@@ -104,12 +104,12 @@ class Announcer:
                 self._send(interface, packets.announcements(address, mac)[:1])
 
     def holds(self, interface: str, address: bytes) -> bool:
-        """Whether this address is announced by us there."""
-        with self._lock:
-            return self._holds(interface, address)
+        """Whether this address is announced by us there. Asked for every packet that is heard."""
+        return self._holds(interface, address)
 
     def _holds(self, interface: str, address: bytes) -> bool:
-        return interface in self._schedules and address in self._schedules[interface][0]
+        known = self._schedules.get(interface)
+        return known is not None and address in known[0]
 
     def _run(self) -> None:
         was_open = True

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ from vip.kernel.netlink import Netlink
 from vip.kernel.packets import mac_text
 from vip.kernel.schedule import Rhythm
 from vip.kernel.watcher import Watcher
+
+_log = logging.getLogger("vip")
 
 _ALONE = "\0jlogd-vip"
 # A guard of the last run that is at work is waited for this long. Seconds.
@@ -332,12 +335,15 @@ class _Parts:
 def _alone() -> socket.socket:
     """Holds the namespace for this process and its guard. Raises `KernelError`."""
     holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    until = time.monotonic() + _ALONE_SECONDS_MAX
+    until, told = time.monotonic() + _ALONE_SECONDS_MAX, False
     while True:
         try:
             holder.bind(_ALONE)
             return holder
         except OSError as error:
+            if not told and error.errno == errno.EADDRINUSE:
+                told = True
+                _log.info("another vip daemon, or the guard of the last one, is still here: waiting for its end")
             if error.errno != errno.EADDRINUSE or time.monotonic() > until:
                 holder.close()
                 raise KernelError(

@@ -146,6 +146,8 @@ class Listener:
 
     def _consider(self, interface: str, found: packets.Heard) -> None:
         key = (interface, found.address)
+        if key not in self._asked and (found.asking or not self._announcer.holds(interface, found.address)):
+            return  # by far the most that is heard, where many addresses move: it is about nobody here
         if found.mac in self._macs().values():
             return
         with self._lock:
