@@ -90,10 +90,12 @@ def survey(
     last = {name: mark for name, mark in _last_commits(headers).items() if not _finished(mark, known.origins.get(name))}
     found.why = dict(_torn(headers, last, [path for path, _ in found.damaged]))
     found.torn = sorted(found.why)
-    for path in found.torn:
-        del headers[path]
+    torn = [headers.pop(path)[0] for path in found.torn]
     found.segments = [segment_of(path, header, size) for path, (header, size) in headers.items()]
     _describe(found, [header for header, _ in headers.values()])
+    for header in torn:  # what is set aside may be put back: no other file may have its name then
+        epoch, number = found.origins.get(header.origin, (0, 0))
+        found.origins[header.origin] = max(epoch, header.epoch), number
     if known.sound:
         _add_known(found, known)
     _add_receipts(found, base)
