@@ -115,20 +115,6 @@ def test_the_most_stands_out_from_the_ground_and_the_least_does_too():
         assert abs(ink - light[level - 1]) > 90
 
 
-def test_no_label_hides_a_lone_cell():
-    values = np.full(1 << 16, np.nan)
-    values[:256] = 7.0  # the first square is full: its label stays
-    lone = 256 * np.arange(1, 256) + np.arange(1, 256)
-    values[lone] = 9.0
-    found = replace(drawn("0.0.0.0/0", detail=16), values=values)
-    picture = Image.open(io.BytesIO(png.file(found))).convert("RGB")
-    xs, ys = places(8)
-    for x, y in zip(xs[lone].tolist(), ys[lone].tolist(), strict=True):
-        assert picture.getpixel((4 * x + 2, png.HEAD_PIXELS + 4 * y + 2)) == colours.rgb(colours.RAMP[-1])
-    first = picture.crop((1, png.HEAD_PIXELS + 1, 60, png.HEAD_PIXELS + 60))
-    assert len(first.getcolors() or []) > 2
-
-
 def test_the_picture_in_squares():
     found = drawn("0.0.0.0/0")
     root = ElementTree.fromstring(svg.file(found))

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from cidr.heatmap import colours, words
-from cidr.heatmap.heat import DETAIL_GRID, NEGATIVE, NO_DATA, STEPS, Heat
+from cidr.heatmap.heat import NEGATIVE, NO_DATA, STEPS, Heat
 from cidr.heatmap.hilbert import places
 
 # Cells are drawn larger until the picture has about this many pixels a side. What follows is for such a picture, and
@@ -31,11 +30,6 @@ SUBTITLE_LINES_MAX = 2
 _HATCH_PERIOD = 6
 # Cells smaller than this are not seen on dark hatching.
 _FINE_PIXELS = 16
-# Where fewer of a square's cells than this have data, each of them is seen, whatever label stands there.
-_LONE_SHARE = 0.25
-# Of larger maps it would take seconds, and labels hide little of them.
-_LONE_DETAIL_MAX = 20
-_Number = TypeVar("_Number", np.int64, np.uint8)
 _INK, _GREY, _LINE = (28, 31, 36), (84, 90, 99), (196, 200, 206)
 
 
@@ -49,8 +43,6 @@ def file(heat: Heat) -> bytes:
     draw = ImageDraw.Draw(picture)
     _head(draw, heat, side, unit)
     _squares(draw, heat, side, unit)
-    if heat.detail <= _LONE_DETAIL_MAX:
-        picture.paste(Image.fromarray(pixels), (0, HEAD_PIXELS * unit), Image.fromarray(_above_labels(heat)))
     _legend(picture, draw, heat, side, unit)
     out = io.BytesIO()
     picture.save(out, "PNG", optimize=False)
@@ -59,34 +51,22 @@ def file(heat: Heat) -> bytes:
 
 def _map(heat: Heat) -> NDArray[np.uint8]:
     """Colours of all pixels: rows, columns, red green blue."""
-    levels = _in_place(heat, heat.levels())
+    cells = 1 << heat.order
+    scale = max(1, SIDE_PIXELS // cells)
+    xs, ys = places(heat.order)
+    square = np.empty((cells, cells), np.int64)
+    square[ys, xs] = heat.levels()
+    levels = np.repeat(np.repeat(square, scale, axis=0), scale, axis=1)
     # Index 0 is zero, 1 to STEPS the steps; the last ones are reached with negative levels.
     table = np.array(
         [*map(colours.rgb, (colours.ZERO, *colours.RAMP, colours.NEGATIVE, colours.HATCH_LIGHT))], np.uint8
     )
     assert (NEGATIVE, NO_DATA, len(table)) == (-2, -1, STEPS + 3)
     pixels = table[levels]
-    along = np.arange(len(levels))
+    along = np.arange(cells * scale)
     lines = (levels == NO_DATA) & ((along[:, None] + along[None, :]) % _HATCH_PERIOD < 2)
     pixels[lines] = _hatch_line(heat)
     return pixels
-
-
-def _in_place(heat: Heat, cells: NDArray[_Number]) -> NDArray[_Number]:
-    """Numbers of the cells, in the order of their addresses, as pixels: rows, columns."""
-    across = 1 << heat.order
-    scale = max(1, SIDE_PIXELS // across)
-    xs, ys = places(heat.order)
-    square = np.empty((across, across), cells.dtype)
-    square[ys, xs] = cells
-    return np.repeat(np.repeat(square, scale, axis=0), scale, axis=1)
-
-
-def _above_labels(heat: Heat) -> NDArray[np.uint8]:
-    """255 for pixels of cells that no label may hide: those with data, in squares where few others have any."""
-    squares = ~np.isnan(heat.values).reshape(1 << min(heat.detail, DETAIL_GRID), -1)
-    lone = squares & (squares.mean(axis=1, keepdims=True) < _LONE_SHARE)
-    return _in_place(heat, np.where(lone, np.uint8(255), np.uint8(0)).reshape(-1))
 
 
 def _hatch_line(heat: Heat) -> tuple[int, int, int]:
