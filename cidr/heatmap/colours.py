@@ -1,13 +1,9 @@
-"""The colours of the steps: from yellow to dark blue, told apart by the colour-blind too and in grey (as cividis).
-
-Pictures have a light ground, so dark is many: a lone cell with the largest count is what is seen first. Yellow for many
-was dropped: one such pixel on white is what is seen last. The page in its dark scheme turns the scale round.
-"""
+"""The colours of the steps: from dark blue to yellow, told apart by the colour-blind too and in grey (as cividis)."""
 
 from __future__ import annotations
 
 # Of STEPS steps, the coolest first.
-RAMP = ("#fde737", "#cfb95d", "#ad9f6d", "#918a74", "#757575", "#5d6270", "#46526e", "#2c4270", "#0b2f6b")
+RAMP = ("#0b2f6b", "#2c4270", "#46526e", "#5d6270", "#757575", "#918a74", "#ad9f6d", "#cfb95d", "#fde737")
 ZERO = "#dfe3ea"
 NEGATIVE = "#8e2a6b"
 HATCH_DARK, HATCH_FINE, HATCH_LIGHT = "#c9ccd1", "#eceef1", "#ffffff"

@@ -138,7 +138,7 @@ def _legend(picture: Image.Image, draw: ImageDraw.ImageDraw, heat: Heat, side: i
     lines = np.indices((box, box)).sum(axis=0) % _HATCH_PERIOD < 2
     hatch = np.where(lines[..., None], _hatch_line(heat), colours.rgb(colours.HATCH_LIGHT)).astype(np.uint8)
     picture.paste(Image.fromarray(hatch), (x, y))
-    plain: list[tuple[str, str | None]] = [(words.NO_DATA, None), ("0", colours.ZERO)]
+    plain: list[tuple[str, str | None]] = [("no data", None), ("0", colours.ZERO)]
     plain += [("below 0", colours.NEGATIVE)] if words.has_negative(heat) else []
     for text, colour in plain:
         fill = colours.rgb(colour) if colour else None

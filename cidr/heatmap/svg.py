@@ -21,8 +21,6 @@ SIDE = 16 * CELL
 HEAD_HEIGHT = 62
 LEGEND_HEIGHT = 48
 STEP = 16
-# From this step on, numbers are written in white.
-_DARK_FROM = 5
 _CLASSES = {NO_DATA: "none", ZERO: "zero", NEGATIVE: "minus"}
 
 
@@ -77,7 +75,7 @@ def _cells(heat: Heat, link: Callable[[Block], str | None], cell: int = CELL) ->
 
 
 def _ink(level: int) -> str:
-    return "on-dark" if level >= _DARK_FROM or level == NEGATIVE else "on-light"
+    return "on-dark" if 1 <= level <= 5 or level == NEGATIVE else "on-light"
 
 
 _HATCH = (
@@ -127,7 +125,7 @@ def _squares(heat: Heat, side: int) -> list[str]:
 def _legend(heat: Heat, top: int) -> list[str]:
     x, y = 4, top + 12
     parts = []
-    plain = [("none", words.NO_DATA), ("zero", "0"), *([("minus", "below 0")] if words.has_negative(heat) else [])]
+    plain = [("none", "no data"), ("zero", "0"), *([("minus", "below 0")] if words.has_negative(heat) else [])]
     for name, text in plain:
         parts.append(f'<rect class="{name} box" x="{x}" y="{y}" width="14" height="14"/>')
         parts.append(f'<text class="words" x="{x + 18}" y="{y + 12}">{text}</text>')
