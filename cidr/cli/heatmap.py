@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from cidr.cli.bars import bar
 from cidr.cli.options import base_dir_option
+from cidr.cli.root import wrong_query
 from jlogd.cli.errors import DONE, NOT_FOUND
-from jlogd.cli.output import say, warn
+from jlogd.cli.output import say
 from jlogd.errors import UsageError
 
 if TYPE_CHECKING:
     from cidr.language.errors import QueryError
-
-# From so many bits on, whoever waits at a terminal is told that it takes a while.
-DETAIL_SLOW = 20
 
 
 @click.command("heatmap", no_args_is_help=True)
@@ -65,30 +63,38 @@ def heatmap(
         raise UsageError(f"{shown} is one address or two: there is nothing to draw")
     if kind == ".svg" and wanted > svg.DETAIL_SVG_MAX:
         raise UsageError(f"an SVG has at most {svg.DETAIL_SVG_MAX} bits of detail; draw a PNG")
-    if wanted >= DETAIL_SLOW and sys.stderr.isatty():
-        warn(f"counting and drawing {1 << wanted:,} cells; this takes some seconds")
     root = ctx.find_root().params
     asking = connect(base_dir, root.get("server"), root.get("token_file"))
     try:
-        reply = asking.ask(heat.query_text(shown, series, when, wanted))
+        with bar("counting") as progress:
+            reply = asking.ask(heat.query_text(shown, series, when, wanted))
+            assert isinstance(reply, Rows)
+            if len(reply.answer.columns) > 1:
+                raise UsageError("a map shows one column: name one series, or add them up with union(A, B)")
+            progress(f"drawing {1 << wanted:,} cells", 0, 0)
+            drawn = heat.heat(reply, shown, wanted)
+            output.write_bytes(_file(kind, drawn))
     except QueryError as error:
-        raise _wrong(error, f"show count for {shown} in ", series, when) from None
+        return wrong_query(_as_typed(error, len(f"show count for {shown} in "), series, when))
     finally:
         asking.close()
-    assert isinstance(reply, Rows)
-    if len(reply.answer.columns) > 1:
-        raise UsageError("a map shows one column: name one series, or add them up with union(A, B)")
-    drawn = heat.heat(reply, shown, wanted)
-    output.write_bytes(_file(kind, drawn))
     say(f"{output}: {words.title(drawn)}; {words.subtitle(drawn)}")
     return DONE if len(reply.answer) else NOT_FOUND
 
 
-def _wrong(error: QueryError, before: str, series: str, when: str) -> UsageError:
-    """What is wrong in words of the option that said it: nobody has typed the query. `before` is what precedes it."""
-    in_series = not when or error.mark.start <= len(before) + len(series)
-    option, value = ("--series", series) if in_series else ("--time", when)
-    return UsageError(f"{option} {value}: {error.explanation()}")
+def _as_typed(error: QueryError, start: int, series: str, when: str) -> QueryError:
+    """The mistake in the option it was made in, instead of in a query that nobody typed, where the series begin at
+    `start` and the time follows."""
+    from cidr.language.errors import Mark, QueryError
+
+    for option, given in (("--series ", series), ("--time ", when)):
+        end = start + len(given)
+        if error.text[start:end] == given and start <= error.mark.start <= end:
+            moved = len(option) - start
+            mark = Mark(error.mark.start + moved, min(error.mark.end, end) + moved)
+            return QueryError(option + given, mark, error.message, error.expected, error.nearest)
+        start = end + 1
+    return error
 
 
 def _file(kind: str, drawn: object) -> bytes:

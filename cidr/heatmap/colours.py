@@ -1,15 +1,14 @@
-"""The colours of the steps: from yellow to dark blue, told apart by the colour-blind too and in grey (as cividis).
-
-Pictures have a light ground, so dark is many: a lone cell with the largest count is what is seen first. Yellow for many
-was dropped: one such pixel on white is what is seen last. The page in its dark scheme turns the scale round.
+"""The colours of the steps: from amber to nearly black, told apart by the colour-blind too and in grey (as inferno,
+turned round and without its lightest). Many are dark: on white the cell that matters most is what is seen first,
+however small it is. On a dark page it is the other way round; the style sheet of the page has those.
 """
 
 from __future__ import annotations
 
-# Of STEPS steps, the coolest first.
-RAMP = ("#fde737", "#cfb95d", "#ad9f6d", "#918a74", "#757575", "#5d6270", "#46526e", "#2c4270", "#0b2f6b")
+# Of STEPS steps, the fewest first.
+RAMP = ("#fbb41a", "#f98e09", "#ed6925", "#d84c3e", "#bc3754", "#932667", "#6a176e", "#420a68", "#160b39")
 ZERO = "#dfe3ea"
-NEGATIVE = "#8e2a6b"
+NEGATIVE = "#0f8b8d"
 HATCH_DARK, HATCH_FINE, HATCH_LIGHT = "#c9ccd1", "#eceef1", "#ffffff"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from cidr.heatmap.heat import DETAIL_GRID, STEPS, Heat
 from cidr.types import Block, Family
 
-# What hatching means: nobody looked, or nothing was seen; which is not a count of 0.
-NO_DATA = "no address counted"
 # Every third step of the scale has its number, where the values are far enough apart to differ.
 _TICKS = (0, 3, 6, STEPS)
 _FACTOR_MIN = 8
@@ -69,9 +67,12 @@ def ticks(heat: Heat) -> list[tuple[int, str]]:
 
 def value_text(value: float) -> str:
     """A cell's value in words."""
-    if value != value:
-        return NO_DATA
     return f"{value:,.0f}" if value == int(value) else f"{value:,.4f}"
+
+
+def nothing(heat: Heat) -> str:
+    """What a hatched cell says."""
+    return "no ratio" if heat.linear else "no address counted"
 
 
 def has_negative(heat: Heat) -> bool:
