@@ -92,7 +92,7 @@ def test_a_refusal_names_client_verb_and_log() -> None:
     for message, told in (
         (messages.Append(1, "x"), "client web3 may not append to log x: its grants are in"),
         (messages.OpenLog(1, "x"), "client web3 may not append to, subscribe to, read or administer log x: "),
-        (messages.Stat(1, "x"), "client web3 may not read or administer log x: "),
+        (messages.Stat(1, "x"), "client web3 may not read log x: "),
         (messages.CreateLog(1, "x"), "client web3 may not administer log x: "),
     ):
         with pytest.raises(NotGranted, match=re.escape(told)):

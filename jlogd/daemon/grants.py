@@ -40,7 +40,7 @@ _VERBS: dict[type[object], tuple[Verb, ...]] = {
     messages.SubscriberCaps: ("admin",),
     messages.SubscriberClone: ("admin",),
 }
-_WORDS = {"append": "append to", "subscribe": "subscribe to", "read": "read", "admin": "administer"}
+_WORDS = {"append": "append to", "read": "read", "admin": "administer"}
 
 
 class Party:
@@ -76,9 +76,9 @@ class Party:
         if isinstance(message, messages.Subscribe):
             self.demand_subscription(log, message.name)
         elif log and not any(self.may(verb, log) for verb in _VERBS[type(message)]):
-            # What it was opened for is not known yet: it is granted none of them.
-            *others, last = (_WORDS[verb] for verb in _VERBS[type(message)])
-            what = f"{', '.join(others)} or {last}" if others else last
+            what = _WORDS[_VERBS[type(message)][0]]
+            if isinstance(message, messages.OpenLog):  # what for is not known yet: it is granted none of them
+                what = "append to, subscribe to, read or administer"
             raise NotGranted(f"{self.name} may not {what} log {_shown(log)}: {_HOW}")
 
     def demand_subscription(self, log: str, name: str) -> None:
