@@ -249,7 +249,7 @@ def test_a_lock_that_no_descriptor_is_left_for_is_waited_for(disk):
 
 def test_a_sound_log_that_is_there_already_is_not_told_to_be_repaired(disk):
     make(disk)
-    with pytest.raises(LogExists, match="there is already a log log: .*use it as it is, or choose another name"):
+    with pytest.raises(LogExists, match=r"there is already a log log: .*use it as it is, or choose another name"):
         Journal.create(PATH, disk=disk)
     disk.unlink(PATH / "log.json")
     with pytest.raises(LogExists, match=r"no log\.json.* jlogctl repair"):
