@@ -54,8 +54,9 @@ class Store:
         """See what changed, now."""
         with self._lock:
             self._looked = self._clock()
-            if (self.base / CATALOGUE).exists():
-                self._follow_catalogue()
+            inode = self._inode_now()
+            if inode:
+                self._follow_catalogue(inode)
             elif self._catalogue is None or self._clock() - self._surveyed >= SURVEY_SECONDS:
                 self._surveyed = self._clock()
                 self._replace(in_memory(self.base))
@@ -133,20 +134,22 @@ class Store:
             raise StoreNotFound(f"{self.base} was closed")
         return self._catalogue
 
-    def _follow_catalogue(self) -> None:
-        if self._catalogue is None or self._catalogue.path is None or self._replaced():
+    def _follow_catalogue(self, inode: int) -> None:
+        """`inode` tells when it was made anew under its name."""
+        if self._catalogue is None or self._catalogue.path is None or inode != self._inode:
             self._replace(Catalogue.read(self.base / CATALOGUE))
+            self._inode = inode
         version = self._open.version()
         if version != self._version:
             self._version = version
             self._forget()
 
-    def _replaced(self) -> bool:
-        """Whether the catalogue was made anew under its name."""
-        inode = (self.base / CATALOGUE).stat().st_ino
-        same = inode == self._inode
-        self._inode = inode
-        return not same
+    def _inode_now(self) -> int:
+        """Of the catalogue's file; 0 when there is none, or it is moved aside in this moment."""
+        try:
+            return (self.base / CATALOGUE).stat().st_ino
+        except FileNotFoundError:
+            return 0
 
     _inode = 0
 

@@ -20,6 +20,7 @@ from cidr.catalogue import Catalogue
 from cidr.columns import Counts
 from cidr.engine import Engine
 from cidr.errors import SegmentGone, StoreNotFound, UnknownSeries
+from cidr.names import CATALOGUE
 from cidr.plan import Reading
 from cidr.runs import SLICES_MAX
 from cidr.terms import term
@@ -342,6 +343,30 @@ def test_what_was_not_counted_is_missing_and_not_zero(tmp_path: Path) -> None:
     assert coverage.cut == (Span(T0 + 30, T0 + MINUTE),)
     assert coverage.missing == (Span(T0 + 2 * MINUTE, T0 + 4 * MINUTE), Span(T0 + 5 * MINUTE, T0 + 6 * MINUTE))
     assert (coverage.covered_seconds, coverage.exact) == (120, False)
+
+
+def test_a_catalogue_is_opened_once_and_anew_when_it_was_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = Maker(tmp_path)
+    maker.put("spam", T0, T0 + MINUTE, {1: 1})
+    maker.catalogue().close()
+    opened: list[Path] = []
+    read = Catalogue.read
+    monkeypatch.setattr(Catalogue, "read", classmethod(lambda _, path: opened.append(path) or read(path)))
+    with Engine(tmp_path) as engine:
+        for _ in range(3):
+            engine.refresh()
+        assert len(opened) == 1
+        (tmp_path / CATALOGUE).rename(tmp_path / "aside")
+        engine.refresh()
+        assert [one.name for one in engine.series()] == ["spam"]
+        maker.put("ham", T0, T0 + MINUTE, {1: 1})
+        maker.catalogue().close()
+        for _ in range(3):
+            engine.refresh()
+        assert [one.name for one in engine.series()] == ["ham", "spam"]
+        assert len(opened) == 2
 
 
 def test_a_threshold_tells_large_counts_apart(tmp_path: Path) -> None:

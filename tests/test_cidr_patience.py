@@ -188,6 +188,18 @@ def test_the_expressions_of_a_query_have_one_time_limit_for_all_names(monkeypatc
     assert len(given) == 3 and len(set(given)) == 1
 
 
+@pytest.mark.parametrize(
+    "text", ["((a{1000}){1000}){1000}", "(a{,200}){200}", "a{3,101}b{100}", "(?:a{ 9999}){9999", "(?:a){e<=20000}"]
+)
+def test_an_expression_that_would_fill_memory_is_not_compiled(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(patterns, "_compiled", compiled.append)
+    assert "at most 10,000 times" in patterns.mistake(text)
+    assert not compiled
+    for small in ("(a{3}){20}", "a{100}b{100}", "[a-z]{1,64}", "a{}", "a+", "x{,9}{", r"\d{8}"):
+        assert patterns.mistake(small) == "" and compiled.pop() == small
+
+
 def test_a_short_query_does_not_name_series_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "NAMED_MAX", 100)
     assert _built(f"show count for all in union({', '.join(['*'] * 50)})")

@@ -28,7 +28,7 @@ from jlogd.manager.verify import verify
 
 SMALL = FileOptions(open_files_max=2)
 SHARED = f"{ROOT}/%Y/%m%d/%{{log}}"
-LATER = 2e9  # seconds since 1970, later than any clock of these tests
+LATER = 1e12  # seconds since 1970, later than any clock of these tests
 
 
 def nodes(rng: random.Random, size: int = 5) -> list[Node]:
@@ -284,6 +284,26 @@ def test_a_crash_again_and_again_leaves_one_copy() -> None:
     assert side_of(medium, path) == side and list(medium.ledger[3]) == [side]
     found.pull([node])
     assert sides(medium) == [] and medium.text(path) == node.text()
+
+
+@pytest.mark.parametrize("op", ["unlink", "sync"])
+@pytest.mark.parametrize("always", [False, True])
+def test_somebody_who_appends_while_it_is_set_aside_loses_nothing(always: bool, op: str) -> None:
+    medium, manager, node, path = begun()
+    crash(medium, manager, node, 5)
+    appended: list[bytes] = []
+
+    def append() -> None:
+        appended.append(b"x")
+        meddle(medium, path, b"x\n")
+
+    medium.disk.faults.append(Fault(op=op, path="*.aside-*", times=10**9 if always else 3, action=append))
+    found = Manager(medium)
+    assert appended and (op == "unlink" or (medium.text(path) == b"record 0\nrecord 1\nrecord 2\n") != always)
+    medium.disk.faults.clear()
+    found.pull([node])
+    assert medium.text(path) == node.text() and lines(medium).count(b"x") == len(appended)
+    assert [row.size for row in medium.ledger[3].values()] == [len(medium.text(side_of(medium, path)))]
 
 
 def test_what_came_behind_a_cut_that_was_not_recorded_is_another_copy() -> None:

@@ -152,7 +152,7 @@ class History:
 
 def unfit(log: str) -> str:
     """Why changes of owner cannot be written to a log, as far as can be seen without touching it; "" for nothing."""
-    if not log or "://" in log:  # a log behind a daemon, which answers for it
+    if not log or "://" in log:  # a daemon tells by itself
         return ""
     place = Path(log)
     try:

@@ -39,8 +39,8 @@ _log = logging.getLogger("jlogd.manager")
 
 # What is ours comes again as soon as its node is connected; what has not come after this time is told.
 DOUBT_SECONDS = 60.0
-# How often the same bytes may stand behind the same length and not be the same: each time somebody appended, and we
-# crashed before anything was written.
+# Copies of what stood behind one length: each time somebody appended, and we crashed before anything was written. And
+# attempts at one, while somebody appends.
 COPIES_MAX = 20
 # Longer names are replaced by their checksum: a name has 255 bytes at most, and ours are longer by some 40.
 NAME_BYTES_MAX = 200
@@ -87,11 +87,17 @@ class Asides:
     def keep(self, path: str, file: TextFile, state: FileState) -> None:
         """Have what is behind the recorded length of a file elsewhere, durably, before it is cut off. Raises OSError,
         and nothing is to be cut then."""
-        size = file.size() - state.length
-        side = self._place(path, file, state, size)
-        if self._store.identity(side) is None or self._size(side) != size:
-            self._copy(file, state.length, side)
-        self._store.sync_dir(os.path.dirname(side))
+        for _ in range(COPIES_MAX):
+            size = file.size() - state.length
+            side = self._place(path, file, state, size)
+            if self._store.identity(side) is None or self._size(side) != size:
+                self._copy(file, state.length, side)
+            self._store.sync_dir(os.path.dirname(side))
+            if self._size(side) == file.size() - state.length:
+                break
+        else:
+            raise OSError(errno.EBUSY, "somebody appends to it all the time; it is tried again", path)
+        size = self._size(side)
         self._add(side, path, state, size)
         _log.warning(
             "%s: %d bytes behind the %d recorded ones are set aside in %s, until they have come again",
