@@ -48,6 +48,7 @@ _COLUMNS = (
     "rows", "bytes", "least", "most", "digest", "total", "covered", "upto", "winners",
 )  # fmt: skip
 
+_ORIGIN = "origin, epoch, commit_number"
 _TABLES = {
     "segments": _COLUMNS,
     "origins": ("origin", "epoch", "commit_number"),
@@ -195,6 +196,14 @@ class Catalogue:
         """Epoch and last commit of a logger; 0, 0 before its first."""
         rows = self._rows("SELECT epoch, commit_number FROM origins WHERE origin = ?", [name])
         return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
+
+    def origins(self) -> dict[str, tuple[int, int]]:
+        """Epoch and last commit of every logger."""
+        return {name: (epoch, number) for name, epoch, number in self._rows(f"SELECT {_ORIGIN} FROM origins")}
+
+    def all_positions(self) -> list[tuple[str, str, int]]:
+        """Per logger and log, the next sequence number it has to read."""
+        return self._rows("SELECT origin, log, next FROM positions")
 
     def positions(self, origin: str) -> dict[str, int]:
         """Per log, the next sequence number this logger has to read."""

@@ -10,6 +10,10 @@ A process that stops before 3 leaves segments of a commit that is in no catalogu
 belong together, which (by a digest of their paths: a list of them all in each would grow with its square), and what had
 been read: if all are there, the next start takes them over; if not, it removes them, and
 reads the logs again from where the catalogue says. Nothing is lost, nothing is counted twice.
+
+An epoch is in the catalogue before the first segment of it is written. Segments of a later epoch than the catalogue
+knows were therefore written beside another one, which is lost: if they lack others, that may be since then, and
+they are set aside.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cidr import receipts
+from cidr.aside import set_aside
 from cidr.catalogue import Catalogue, segment_of
 from cidr.columns import Counts
 from cidr.errors import CatalogueBroken
@@ -59,16 +64,17 @@ class Commits:
         files: Files | None = None,
         interval: int = 0,
     ) -> None:
-        """Claims the origin, and finishes or removes what its last process left. Raises CatalogueBroken."""
+        """Claims the origin, and finishes or removes what its last process left. `aside`: where files are that were
+        set aside. Raises CatalogueBroken."""
         self._base = base
         self._catalogue = catalogue
         self._files = files or Files()
         self._zone = zone
         self._interval = interval
         self.origin = origin
+        known_epoch, self._number = catalogue.origin(origin)
         self.epoch = catalogue.claim(origin)
-        self._number = catalogue.origin(origin)[1]
-        self._recover()
+        self.aside = self._recover(known_epoch)
 
     def positions(self) -> dict[str, int]:
         """Per log, the next sequence number to be read."""
@@ -121,7 +127,7 @@ class Commits:
             positions=[LogPosition(log, following) for log, following in sorted(positions.items())],
         )
 
-    def _recover(self) -> None:
+    def _recover(self, known_epoch: int) -> Path | None:
         """Finish the commit that was under way when the last process stopped, or remove its files."""
         newer = [path for path in segment_files(self._base) if self._number_in(path) > self._number]
         if any(self._number_in(path) > self._number + 1 for path in newer):
@@ -141,19 +147,20 @@ class Commits:
             self._catalogue.commit(self.origin, self.epoch, self._number + 1, segments, positions)
             self._number += 1
             newer = [path for path in newer if path not in wanted]
-        for path in newer:
+        taken = (self.origin, epoch, self._number) if self._number > known else None
+        torn = {path: headers[path].epoch for path in newer} | self._torn_receipts(known, taken)
+        for path in (path for path, its_epoch in torn.items() if its_epoch <= known_epoch):
             self._files.unlink(self._base / path)
-        taken = {(self.origin, epoch, self._number)} if self._number > known else set()
-        self._remove_receipts(known, taken)
+        aside = set_aside(self._base, (path for path in torn if torn[path] > known_epoch), self._files)
+        # Durably: a later commit will have the number of what is removed.
+        for directory in {(self._base / path).parent for path in torn}:
+            self._files.sync_directory(directory)
+        return aside
 
-    def _remove_receipts(self, known: int, taken: set[receipts.Mark]) -> None:
-        """Those of commits that never happened. Durably: a later commit will have their number."""
+    def _torn_receipts(self, known: int, taken: receipts.Mark | None) -> dict[str, int]:
+        """Those of commits that never happened, and their epochs."""
         found = receipts.receipts(self._base)
-        torn = [path for path, mark in found if mark[0] == self.origin and mark[2] > known and mark not in taken]
-        for path in torn:
-            self._files.unlink(self._base / path)
-        if torn:
-            self._files.sync_directory(self._base / receipts.DIRECTORY)
+        return {path: mark[1] for path, mark in found if mark[0] == self.origin and mark[2] > known and mark != taken}
 
     def _number_in(self, path: str) -> int:
         """The commit number in a file name of this origin; -1 for files of others."""

@@ -12,13 +12,14 @@ A mistake is a ConfigError that names file, line and setting, as in `jlogd.toml`
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from cidr.extract import Rule, check_rule
+from cidr.extract import Rule, rule_mistakes
 from cidr.names import ORIGIN, default_origin
 from cidr.times import HOUR, zone_named
 from jlogd.daemon.toml_structs import Mistake, TomlText, read_struct
@@ -43,26 +44,44 @@ class AsLogger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logs: Text = "var/spool"
     start: Literal["begin", "end"] = "begin"
     audit: str = ""
-    series_include_default: Literal["all", "none"] = "none"
+    series_include_default: Literal["all", "none"] | None = None
     series_include: tuple[str, ...] = ()
     series_exclude: tuple[str, ...] = ()
     extract: Annotated[tuple[Rule, ...], Meta(max_length=RULES_MAX)] = ()
 
-    def __post_init__(self) -> None:
-        zone_named(self.zone)
-        if HOUR % self.log_interval:
-            raise ValueError(
-                f"log_interval: found {self.log_interval}; accepted: seconds that divide an hour, such as 60"
-            )
-        for pattern in (*self.series_include, *self.series_exclude):
-            _regex(pattern)
+    @property
+    def includes(self) -> Literal["all", "none"]:
+        """What holds for a series that no pattern is about. Who names neither this nor any series to include wants
+        those of the rules, and has nothing else."""
+        return self.series_include_default or ("none" if self.series_include else "all")
 
     def wants(self, series: str) -> bool:
         """Whether the series is kept: as of old, patterns match anywhere in the name, and only one list is looked
         at."""
-        if self.series_include_default == "all":
+        if self.includes == "all":
             return not any(re.search(pattern, series) for pattern in self.series_exclude)
         return any(re.search(pattern, series) for pattern in self.series_include)
+
+    def not_wanted(self) -> list[str]:
+        """Series of rules that are not kept: their rules are not applied."""
+        return [series for series in dict.fromkeys(rule.series for rule in self.extract) if not self.wants(series)]
+
+    def why_not(self, series: Sequence[str]) -> str:
+        """Why these are not kept, and what to change, in words."""
+        names = ", ".join(series)
+        if self.includes == "all":
+            return f"{names} left out by series_exclude"
+        found = "no pattern of series_include is found in it" if self.series_include else "series_include names none"
+        return f'{names} left out: series_include_default is "none", and {found}'
+
+    def check_counts(self) -> None:
+        """Raises ConfigError when nothing could ever be counted: the logs would be read for nothing, and be pruned."""
+        by_audit = self.audit and (self.includes == "all" or self.series_include)
+        if self.extract and not by_audit and len(self.not_wanted()) == len({rule.series for rule in self.extract}):
+            raise ConfigError(
+                f"as_logger would count nothing: {self.why_not(self.not_wanted())}; add it to series_include, or leave"
+                " out series_include_default and series_include: then the series of all rules are counted"
+            )
 
     def target(self, log: str) -> str:
         """Where a log is: a directory or an address is taken as it is, a name is one of `logs`."""
@@ -97,7 +116,8 @@ class SeriesKeep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     condense: bool | None = None
 
     def __post_init__(self) -> None:
-        _regex(self.match)
+        if reason := _not_a_regex(self.match):
+            raise ValueError(f"match: {reason}")
 
 
 class Maintain(Keep, frozen=True, forbid_unknown_fields=True):
@@ -146,19 +166,43 @@ def parse(text: str, path: str = "cidr.toml") -> Config:
     toml = TomlText(text, path)
     mistakes: list[Mistake] = []
     config = read_struct(Config, toml.table, mistakes)
-    if config is not None:
-        for at, rule in enumerate(config.as_logger.extract):
-            try:
-                check_rule(rule)
-            except JlogError as error:
-                mistakes.append(Mistake(("as_logger", "extract", at), str(error)))
+    mistakes += _mistakes(toml.table.get("as_logger"))
     if config is None or mistakes:
         raise toml.error(mistakes)
     return config
 
 
-def _regex(pattern: str) -> None:
+def _mistakes(given: object) -> Iterator[Mistake]:
+    """What is wrong with values of [as_logger] that have the right type. Of the values as they are in the file, so that
+    a mistake elsewhere hides none of these."""
+    settings = given if isinstance(given, dict) else {}
+    zone, interval = settings.get("zone"), settings.get("log_interval")
+    if isinstance(zone, str):
+        try:
+            zone_named(zone)
+        except JlogError as error:
+            yield Mistake(("as_logger", "zone"), str(error))
+    if isinstance(interval, int) and 1 <= interval <= HOUR and HOUR % interval:
+        reason = f"found {interval}; accepted: seconds that divide an hour, such as 60"
+        yield Mistake(("as_logger", "log_interval"), reason)
+    for name in ("series_include", "series_exclude"):
+        for at, pattern in enumerate(_list(settings.get(name))):
+            if isinstance(pattern, str) and (reason := _not_a_regex(pattern)):
+                yield Mistake(("as_logger", name, at), reason)
+    for at, table in enumerate(_list(settings.get("extract"))):
+        rule = read_struct(Rule, table, []) if isinstance(table, dict) else None
+        for name, reason in rule_mistakes(rule) if rule else ():
+            yield Mistake(("as_logger", "extract", at, *([name] if name else [])), reason)
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _not_a_regex(pattern: str) -> str:
+    """What is wrong with it; empty when it is one."""
     try:
         re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f'"{pattern}" is not a regular expression: {error}') from None
+    except (re.error, OverflowError, RecursionError) as error:
+        return f'"{pattern}" is not a regular expression: {error}'
+    return ""

@@ -18,6 +18,7 @@ from cidr.runs import Runs, Tally
 from cidr.terms import Term, check_sums, every_series, run_of, series_names, terms_of
 from cidr.times import units
 from cidr.types import AnswerColumn, Block, CountQuery, Family, Kind, Levels, Span, Tier
+from cidr.uncounted import Mask, is_uncounted, mask
 from jlogd.errors import UsageError
 
 # Cells of a table with a row for each winner and stretch: beyond, the answer is too large to be looked at, or held.
@@ -90,7 +91,7 @@ class _Counting:
         matched = len(rows)
         rows = self._ordered(rows)
         if query.every is None:
-            columns = self._columns(rows, sums)
+            columns = self._columns(rows, sums, [is_uncounted(term, self.reading) for term in self.terms])
             return Table(rows, columns, matched), self.reading
         return self._by_time(rows, sums, matched)
 
@@ -156,15 +157,19 @@ class _Counting:
         over = rows.values[self.terms.index(terms[0])]
         return over if len(terms) == 1 else divided(over, rows.values[self.terms.index(terms[1])])
 
-    def _columns(self, rows: Rows, sums: Sums) -> tuple[AnswerColumn, ...]:
+    def _columns(self, rows: Rows, sums: Sums, gaps: Sequence[Mask | bool]) -> tuple[AnswerColumn, ...]:
+        """`gaps`: where each term was not counted."""
         columns = []
         for index, column in enumerate(self.query.columns):
             kind, total = self._total(index, sums)
-            columns.append(AnswerColumn(column.label, kind, self._values(rows, index), total))
+            found = [self.terms.index(term) for term in self.column_terms[index]]
+            missing = mask([gaps[i] for i in found], [rows.values[i] for i in found])
+            columns.append(AnswerColumn(column.label, kind, self._values(rows, index), total, missing))
         if rows.hosts is not None:
-            columns.append(AnswerColumn("hosts", "hosts", rows.hosts, sums.hosts))
+            nobody = np.logical_and.reduce(np.broadcast_arrays(*gaps))
+            columns.append(AnswerColumn("hosts", "hosts", rows.hosts, sums.hosts, mask([nobody], [rows.hosts])))
         if self.query.share:
-            columns += shares(self._values(rows, 0), columns[0].total)
+            columns += shares(self._values(rows, 0), columns[0].total, columns[0].uncounted)
         return tuple(columns)
 
     def _total(self, index: int, sums: Sums) -> tuple[Kind, float | None]:
@@ -197,10 +202,13 @@ class _Counting:
         hosts = _woven([cell[1] for cell in cells]) if query.hosts else None
         rows = Rows(spread.family, spread.high, spread.low, spread.bits, values, hosts)
         time = np.tile(np.array([s.start for s in stretches], np.int64), len(winners))
-        return Table(rows, self._columns(rows, sums), matched, time), self.reading
+        gaps = [
+            np.tile(np.array([cell[2][i] for cell in cells], np.bool_), len(winners)) for i in range(len(self.terms))
+        ]
+        return Table(rows, self._columns(rows, sums, gaps), matched, time), self.reading
 
-    def _stretch(self, winners: Rows, stretch: Span) -> tuple[list[Int], Int]:
-        """The winners' counts in one stretch, per term, and their distinct addresses."""
+    def _stretch(self, winners: Rows, stretch: Span) -> tuple[list[Int], Int, list[bool]]:
+        """The winners' counts in one stretch, per term, their distinct addresses, and which terms were not counted."""
         span = Span(max(stretch.start, self.reading.span.start), min(stretch.end, self.reading.span.end))
         reading = self.planner.reading(self.names, span, self.query.every or "month")
         values = [np.zeros(len(winners), np.int64) for _ in self.terms]
@@ -216,7 +224,7 @@ class _Counting:
                 if counted is not None:
                     starts, ends = find_ranges(counted.counts, high, low, int(bits))
                     hosts[mine] = ends - starts
-        return values, hosts
+        return values, hosts, [is_uncounted(term, reading) for term in self.terms]
 
 
 def _size(run: Run, block: Block) -> int:
@@ -236,12 +244,12 @@ def divided(over: Int, under: Int) -> Floats:
     return quotient
 
 
-def shares(values: Int | Floats, total: float | None) -> list[AnswerColumn]:
-    """Percent of the total, and added up row by row."""
+def shares(values: Int | Floats, total: float | None, uncounted: Mask | None = None) -> list[AnswerColumn]:
+    """Percent of the total, and added up row by row; a row that was not counted has neither."""
     percent = np.full(len(values), np.nan)
     if total:
         np.multiply(values, 100.0 / total, out=percent)
     return [
-        AnswerColumn("percent", "percent", percent, 100.0 if total else None),
-        AnswerColumn("cumulative", "cumulative", np.cumsum(percent), None),
+        AnswerColumn("percent", "percent", percent, 100.0 if total else None, uncounted),
+        AnswerColumn("cumulative", "cumulative", np.cumsum(percent), None, uncounted),
     ]

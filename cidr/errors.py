@@ -8,6 +8,11 @@ from difflib import get_close_matches
 from jlogd.errors import JlogError, UsageError
 
 
+def one_line(error: BaseException) -> str:
+    """What a library says, which may be several lines, as part of a message of one."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
 class UnknownSeries(JlogError):
     """The store has no series of that name."""
 
@@ -20,6 +25,10 @@ class UnknownSeries(JlogError):
         super().__init__(f'there is no series "{name}"{hint}')
         self.name = name
         self.known = tuple(known)
+
+
+# A path that is not whole begins where the command is run.
+NO_STORE = "give the base_dir of as_logger (--base-dir DIR), or its configuration (--config cidr.toml)"
 
 
 class StoreNotFound(JlogError):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from functools import cached_property, lru_cache
 from operator import itemgetter
@@ -62,13 +62,25 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def check_rule(rule: Rule) -> None:
     """Raises UsageError for a rule that cannot work."""
-    check_series(rule.series)
+    for _, reason in rule_mistakes(rule):
+        raise UsageError(reason)
+
+
+def rule_mistakes(rule: Rule) -> Iterator[tuple[str, str]]:
+    """All that is wrong with a rule: the setting (empty for the rule as such), and why."""
+    try:
+        check_series(rule.series)
+    except UsageError as error:
+        yield "series", str(error)
     if bool(rule.match) == bool(rule.json):
-        raise UsageError("a rule needs either match (a regular expression) or json (the path of a field)")
+        yield "", "a rule needs either match (a regular expression) or json (the path of a field)"
     if rule.match and (rule.json_time or rule.json_n or rule.where):
-        raise UsageError("json_time, json_n and where go with json, not with match")
+        yield "", "json_time, json_n and where go with json, not with match"
     if rule.match:
-        _pattern(rule)
+        try:
+            _pattern(rule)
+        except UsageError as error:
+            yield "match", str(error)
 
 
 def _pattern(rule: Rule) -> re.Pattern[bytes]:

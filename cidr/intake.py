@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from cidr.catalogue import Catalogue
 from cidr.columns import Counts, empty, from_unsorted
 from cidr.commits import Commits, Piece, tier_of
-from cidr.errors import BadInput
+from cidr.errors import BadInput, one_line
 from cidr.exchange import ALL_COLUMNS, COLUMNS, COVERED, NOTHING, START, Format, Moved, iso
 from cidr.files import Files
 from cidr.names import check_series
@@ -270,7 +270,7 @@ def _parquet_lines(path: Path) -> Iterator[Line]:
                     number += 1
                     yield number, row
     except pa.ArrowException as error:
-        raise BadInput(f"{path} is not Parquet: {error}") from None
+        raise BadInput(f"{path} is not Parquet: {one_line(error)}") from None
 
 
 def _silk_interval(end: int, interval: int) -> tuple[int, int]:

@@ -48,6 +48,8 @@ TOGETHER_SECONDS = 1.0
 QUIET_SECONDS = 1.0
 # Events with times of their own tell of a time without events when it is no longer than this.
 QUIET_LOG_SECONDS = 86400
+# Of so many series that are left out it is told how much was; any program may name one.
+NOT_WANTED_MAX = 1000
 # A daemon that went away is tried again after this.
 RETRY_SECONDS = 2.0
 
@@ -77,7 +79,8 @@ class Logger:
         files: Files | None = None,
         stop: threading.Event | None = None,
     ) -> None:
-        """Opens the store, making it when it is not there, and the logs. Raises JlogError."""
+        """Opens the store, making it when it is not there, and the logs. `notes`: what one should know of them at the
+        start, in words. Raises JlogError."""
         self._config = config
         self._clock = clock
         self.stop = stop or threading.Event()
@@ -94,6 +97,7 @@ class Logger:
         self._known = self._series_at_start()
         self._closed, self._began = self._where_it_stopped()
         self._committed = time.monotonic()
+        self.notes = [f"files of a commit that lacks others were moved to {at}" for at in [self._commits.aside] if at]
         try:
             self._sources = [self._open(target) for target in config.targets()]
         except BaseException:
@@ -174,10 +178,23 @@ class Logger:
         with suppress(SubscriberExists):
             log.add_subscriber(config.subscriber, config.start)
         subscriber = self._stack.enter_context(log.subscriber(config.subscriber, follow=True, stop=self.stop))
-        uuid = log.stat().uuid
+        stat = log.stat()
+        counted = self._commits.positions().get(stat.uuid, 0)
+        self._note_position(target, stat, counted)
         rules = [Extractor(rule) for rule in config.extract if config.target(rule.log) == target]
         rules = [rule for rule in rules if config.wants(rule.series)]
-        return _Source(target, uuid, subscriber, rules, audit, self._commits.positions().get(uuid, 0))
+        return _Source(target, stat.uuid, subscriber, rules, audit, counted)
+
+    def _note_position(self, target: str, stat: jlogd.LogStat, counted: int) -> None:
+        """Who sets the subscriber back wants the log counted again, and nothing would say that it is not."""
+        name = self._config.subscriber
+        stands = next((one.next for one in stat.subscribers if one.name == name), 0)
+        if 0 < stands < counted:
+            self.notes.append(
+                f"{target}: the subscriber {name} stands at record {stands:,}, but {self._config.base_dir} has counted"
+                f" the log up to record {counted - 1:,} already: it goes on behind that, and counts nothing twice; to"
+                " count the log anew, give another base_dir"
+            )
 
     def _read(self, source: _Source, wait: float = 0.0) -> bool:
         """Read what is there; the log is up to date when there is nothing."""
@@ -227,8 +244,8 @@ class Logger:
                 if self._config.wants(series):
                     self._tallies.add(series, address, number, when)
                     self.seen.events += 1
-                else:
-                    self.seen.left_out += 1
+                elif series in self.seen.not_wanted or len(self.seen.not_wanted) < NOT_WANTED_MAX:
+                    self.seen.not_wanted[series] += 1
 
     # Closing
 

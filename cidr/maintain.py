@@ -25,6 +25,7 @@ from typing import Literal
 
 from msgspec import structs
 
+from cidr.aside import set_aside
 from cidr.catalogue import Catalogue, segment_of
 from cidr.columns import empty, merge
 from cidr.config import Keep, Maintain
@@ -34,7 +35,7 @@ from cidr.names import CATALOGUE, leftovers, segment_path
 from cidr.segment import Header, digest, encode, read
 from cidr.spans import of
 from cidr.sums import SUM_MAX, bound
-from cidr.survey import survey
+from cidr.survey import in_memory, survey
 from cidr.timeline import Segment, Timeline
 from cidr.times import unit, zone_named
 from cidr.types import TIERS, Family, Span, Tier
@@ -78,12 +79,15 @@ class Summary:
         return sum(action.bytes for action in self.actions if action.what != "delete")
 
 
-def open_catalogue(base: Path) -> Catalogue:
+def open_catalogue(base: Path, files: Files | None = None) -> Catalogue:
     """The catalogue of a store for writing; made from its segments when there is none. Raises StoreNotFound."""
     if (base / CATALOGUE).exists():
         return Catalogue.create(base)
     found = survey(base)
-    Files().sync_names(base / segment.path for segment in found.segments)
+    files = files or Files()
+    files.sync_names(base / segment.path for segment in found.segments)
+    # What lacks files may still be good, and who writes next would take it for an unfinished commit of its own.
+    set_aside(base, found.torn, files)
     catalogue = Catalogue.create(base)
     found.settle(catalogue)
     return catalogue
@@ -109,7 +113,8 @@ class Maintainer:
         self._only = only
         self._now = int(clock())
         self._files = files or Files()
-        self._catalogue = open_catalogue(base)
+        missing = not (base / CATALOGUE).exists()
+        self._catalogue = in_memory(base) if dry_run and missing else open_catalogue(base, files)
         self._zone = zone_named(self._catalogue.setting("zone") or "UTC")
         self._actions: list[Action] = []
         self._stayed = 0

@@ -20,6 +20,7 @@ from cidr.runs import Runs, Tally
 from cidr.spans import of, union, without
 from cidr.terms import check_sums, run_of, terms_of
 from cidr.types import AnswerColumn, Coverage, MoversQuery, Span
+from cidr.uncounted import is_uncounted, mask
 from jlogd.errors import UsageError
 
 
@@ -46,7 +47,8 @@ def movers(query: MoversQuery, planner: Planner, runs: Runs, tally: Tally) -> tu
         parts += [] if levels else [totals(family, asked, pair, None)]
         sums = [total + sum(run.total(block) for block in blocks) for total, run in zip(sums, pair, strict=True)]
     rows = by_cidr(join(parts, 2, False))
-    return _table(query, rows, sums, _scale(readings)), _joined(readings)
+    gaps = [is_uncounted(terms[0], reading) for reading in readings]
+    return _table(query, rows, sums, _scale(readings), gaps), _joined(readings)
 
 
 def _scale(readings: list[Reading]) -> float:
@@ -55,7 +57,8 @@ def _scale(readings: list[Reading]) -> float:
     return after / before
 
 
-def _table(query: MoversQuery, rows: Rows, sums: list[int], scale: float) -> Table:
+def _table(query: MoversQuery, rows: Rows, sums: list[int], scale: float, gaps: list[bool]) -> Table:
+    """`gaps`: which of the two times nobody counted. Nothing changed from there, or to there, by any factor."""
     if query.threshold is not None:
         rows = rows.take(np.maximum(rows.values[0], rows.values[1]) >= query.threshold)
     matched = len(rows)
@@ -64,12 +67,14 @@ def _table(query: MoversQuery, rows: Rows, sums: list[int], scale: float) -> Tab
     rows, score = rows.take(chosen), score[chosen]
     before, after = rows.values
     expected = before * scale
+    first, second = (mask([gap], [column]) for gap, column in zip(gaps, rows.values, strict=True))
+    either = mask(gaps, rows.values)
     columns = (
-        AnswerColumn("before", "count", before, sums[0]),
-        AnswerColumn("after", "count", after, sums[1]),
-        AnswerColumn("change", "change", after - expected, sums[1] - sums[0] * scale),
-        AnswerColumn("factor", "factor", _factor(after, expected), None),
-        AnswerColumn("score", "score", score, None),
+        AnswerColumn("before", "count", before, sums[0], first),
+        AnswerColumn("after", "count", after, sums[1], second),
+        AnswerColumn("change", "change", after - expected, sums[1] - sums[0] * scale, either),
+        AnswerColumn("factor", "factor", _factor(after, expected), None, either),
+        AnswerColumn("score", "score", score, None, either),
     )
     return Table(rows, columns, matched)
 

@@ -1,8 +1,14 @@
 """A new catalogue in the place of one that is damaged, or of none.
 
-    1. the damaged file, and SQLite's journal of it, get a new name beside it: nothing is deleted
-    2. what can still be read in it of settings and epochs is read
-    3. a new one is made of the segments and the receipts of imports, and of what was read
+    1. what the catalogue still tells is read; then all segments are, their counts too
+    2. files of a commit that lacks others are set aside: nothing is deleted
+    3. a damaged catalogue, and SQLite's journal of it, get a new name beside it, and what can still be read in it of
+       settings and epochs is read
+    4. a new one is made of the segments and the receipts of imports, and of what was read
+
+A sound catalogue says which commits were finished. Without one the newest commit of each logger is believed only when
+all its files are there. Files are set aside before the new catalogue is written: a logger or an import that starts on
+that one removes what looks like an unfinished commit of its own.
 
 What no segment tells: the epochs of loggers that were started and wrote nothing yet. Where the old file does not tell
 them either, every epoch leaps: whoever still runs with one of before is fenced, and none is given out twice.
@@ -11,17 +17,18 @@ them either, every epoch leaps: whoever still runs with one of before is fenced,
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cidr.aside import set_aside
 from cidr.catalogue import Catalogue
 from cidr.errors import CatalogueDamaged
 from cidr.files import Files
 from cidr.names import CATALOGUE
-from cidr.survey import Found
+from cidr.survey import Found, Known, survey
 from cidr.times import zone_named
 from jlogd.errors import UsageError
 
@@ -33,20 +40,49 @@ EPOCH_LEAP = 1000
 
 @dataclass(slots=True)
 class Rebuilt:
-    """What became of it. `aside`: where the damaged file is now. `read` of it, `lost` with it: in words."""
+    """What became of it. `aside`: where the damaged file is now. `read` of it, `lost` with it: in words. `unfinished`:
+    where the files are that were set aside."""
 
+    unfinished: Path | None = None
     aside: Path | None = None
     reason: str = ""
     read: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
 
+def look(base: Path, *, change: bool, progress: Callable[[int, int], None] = lambda *_: None) -> Found:
+    """All there is, every count of it read, and what the catalogue knows of it. Without `change` nothing is written,
+    not even by SQLite. Raises StoreNotFound, CatalogueBroken."""
+    return survey(base, known(base, change=change), pages=True, progress=progress)
+
+
+def known(base: Path, *, change: bool) -> Known:
+    """What the catalogue tells. Raises CatalogueBroken when it cannot be used now."""
+    path = base / CATALOGUE
+    if not path.exists():
+        return Known()
+    try:
+        _check_not_empty(path)
+        # What a transaction left that was stopped is taken back by who may write.
+        with closing(Catalogue.create(base) if change else Catalogue.read(path)) as catalogue:
+            catalogue.check()
+            paths = frozenset(catalogue.paths())
+            return Known(paths, catalogue.origins(), tuple(catalogue.all_positions()), sound=True)
+    except CatalogueDamaged:
+        rows = _rows(path, "SELECT origin, epoch, commit_number FROM origins") or ()
+        return Known(origins={row[0]: (row[1], row[2]) for row in rows if _is_origin(row)})
+
+
+def _is_origin(row: tuple[Any, ...]) -> bool:
+    return isinstance(row[0], str) and all(isinstance(number, int) for number in row[1:])
+
+
 def rebuild(base: Path, found: Found, files: Files | None = None) -> Rebuilt:
-    """Make the catalogue of what a survey found, and remove what it found unfinished. Raises CatalogueBroken."""
+    """Make the catalogue of what a survey found, and set aside what it found unfinished. Raises CatalogueBroken."""
     files = files or Files()
-    done = Rebuilt()
     # Whoever wrote the last of them may have been stopped before it did so.
     files.sync_names(base / segment.path for segment in found.segments)
+    done = Rebuilt(unfinished=set_aside(base, found.torn, files))
     try:
         _check_not_empty(base / CATALOGUE)
         _settle(base, found, {}, {})
@@ -56,8 +92,6 @@ def rebuild(base: Path, found: Found, files: Files | None = None) -> Rebuilt:
         settings, epochs = _salvage(done, found)
         _settle(base, found, settings, epochs)
         files.sync_directory(base)
-    for path in found.torn:
-        files.unlink(base / path)
     return done
 
 
@@ -142,7 +176,7 @@ def _is_interval(value: str) -> bool:
     return value.isascii() and value.isdigit() and len(value) < 10
 
 
-def _rows(path: Path, statement: str) -> list[tuple[Any, Any]] | None:
+def _rows(path: Path, statement: str) -> list[Any] | None:
     """What a statement still finds in a damaged file; None when it finds out that it cannot."""
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
@@ -151,4 +185,4 @@ def _rows(path: Path, statement: str) -> list[tuple[Any, Any]] | None:
         return None
 
 
-__all__ = ["EPOCH_LEAP", "Rebuilt", "is_damaged", "rebuild"]
+__all__ = ["EPOCH_LEAP", "Rebuilt", "is_damaged", "known", "look", "rebuild"]

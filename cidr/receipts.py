@@ -39,9 +39,15 @@ def write(files: Files, base: Path, mark: Mark, log: str, following: int) -> Non
 def receipts(base: Path) -> Iterator[tuple[str, Mark]]:
     """Path below `base`, and commit, of each receipt; nothing is read."""
     for path in sorted((base / DIRECTORY).glob("*.json")):
-        named = _NAME.fullmatch(path.name)
-        if named:
-            yield f"{DIRECTORY}/{path.name}", (named[1], int(named[2]), int(named[3]))
+        mark = mark_of(path.name)
+        if mark:
+            yield f"{DIRECTORY}/{path.name}", mark
+
+
+def mark_of(path: str) -> Mark | None:
+    """The commit that the name of a receipt tells; None for a file that is called otherwise."""
+    named = _NAME.fullmatch(path.rpartition("/")[2])
+    return (named[1], int(named[2]), int(named[3])) if named else None
 
 
 def read(path: Path) -> LogPosition:
@@ -58,4 +64,4 @@ def happened(mark: Mark, origins: Mapping[str, tuple[int, int]]) -> bool:
     return mark[2] < number or (mark[2] == number and mark[1] <= epoch)
 
 
-__all__ = ["DIRECTORY", "Mark", "happened", "read", "receipts", "write"]
+__all__ = ["DIRECTORY", "Mark", "happened", "mark_of", "read", "receipts", "write"]

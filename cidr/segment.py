@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from cidr import places
 from cidr.columns import Counts, empty, find_block, merge
-from cidr.errors import SegmentDamaged, SegmentGone
+from cidr.errors import SegmentDamaged, SegmentGone, one_line
 from cidr.sums import exact, fitting
 from cidr.types import Block, Family, Tier
 
@@ -39,6 +39,8 @@ KEY = b"cidr"
 COLUMNS = {Family.V4: ("address", "count"), Family.V6: ("high", "low", "count")}
 # zstd's own default is no smaller here than level 1, and slower.
 ZSTD_LEVEL = 1
+
+_ADVICE = "restore it from a copy, or let `cidr rebuild` leave it out"
 
 Kind = Literal["full", "partial", "late", "condensed"]
 
@@ -156,6 +158,15 @@ def read_header(path: Path) -> Header:
         return _header(file, path)
 
 
+def verify(path: Path) -> Header:
+    """The footer of a segment, all of whose counts were read and are those it was written with. Raises SegmentDamaged,
+    SegmentGone."""
+    header = read_header(path)
+    if header.digest and digest(read(path, header.family)) != header.digest:
+        raise SegmentDamaged(f"{path} holds other counts than its footer says; {_ADVICE}")
+    return header
+
+
 def read(path: Path, family: Family, blocks: Sequence[Block] = ()) -> Counts:
     """The counts of a segment; with `blocks`, only those in them, read from where they lie.
 
@@ -170,7 +181,7 @@ def read(path: Path, family: Family, blocks: Sequence[Block] = ()) -> Counts:
                 return empty(family)
             counts = decode(file.read_row_groups(groups, use_threads=False), family)
         except (pa.ArrowException, OSError, KeyError) as error:
-            raise SegmentDamaged(f"{path} cannot be read: {error}; restore it from a copy or remove it") from error
+            raise SegmentDamaged(f"{path} cannot be read: {one_line(error)}; {_ADVICE}") from error
     found = [counts.rows(*find_block(counts, block)) for block in blocks]
     # A copy: a view would keep all that was decoded for it, and a long span would not find its memory warm.
     return merge(found) if len(found) > 1 else found[0].copy()
@@ -188,9 +199,7 @@ class _open:  # noqa: N801 - used as a function
         except FileNotFoundError:
             raise SegmentGone(f"{self._path} is gone; was it deleted by hand? `cidr rebuild` forgets it") from None
         except (pa.ArrowException, OSError) as error:
-            raise SegmentDamaged(
-                f"{self._path} is no segment of counts: {error}; restore it from a copy or remove it"
-            ) from error
+            raise SegmentDamaged(f"{self._path} is no segment of counts: {one_line(error)}; {_ADVICE}") from error
         return self._file
 
     def __exit__(self, *_: object) -> None:

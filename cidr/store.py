@@ -14,7 +14,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from cidr.catalogue import Catalogue
-from cidr.errors import StoreNotFound, UnknownSeries
+from cidr.errors import NO_STORE, StoreNotFound, UnknownSeries
 from cidr.names import CATALOGUE
 from cidr.survey import in_memory
 from cidr.timeline import Timeline
@@ -35,7 +35,7 @@ class Store:
     def __init__(self, base: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """Raises StoreNotFound, CatalogueBroken."""
         if not base.is_dir():
-            raise StoreNotFound(f"there is no directory {base}; give the base_dir of as_logger")
+            raise StoreNotFound(f"there is no directory {base}; {NO_STORE}")
         self.base = base
         self._clock = clock
         self._lock = threading.RLock()

@@ -27,11 +27,12 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 @dataclass(slots=True)
 class Seen:
-    """What became of the records, since the start."""
+    """What became of the records, since the start. `not_wanted`: entries of audit records, by series."""
 
     records: int = 0
     events: int = 0
     left_out: int = 0
+    not_wanted: Counter[str] = field(default_factory=Counter)
     not_an_address: int = 0
     not_an_amount: int = 0
     not_a_time: int = 0

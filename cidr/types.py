@@ -229,12 +229,15 @@ class AnswerColumn:
     """One column of the answer: int64 for count, hosts and rest, otherwise float64, NaN where there is no value.
 
     `total` is its value over all addresses asked about, before threshold and limit; None where a total says nothing.
+    `uncounted`: where there is no value because nobody counted; None when there is no such row. What `values` says
+    there is what a sum of nothing is.
     """
 
     label: str
     kind: Kind
     values: NDArray[np.int64] | NDArray[np.float64]
     total: float | None = None
+    uncounted: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)

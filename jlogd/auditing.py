@@ -9,7 +9,8 @@ Every second, and when it is closed, what was counted goes to the log `audit` as
     audit1 <seconds> <series> <address>=<count> <address>=<count> ...
 
 `cidr`'s as_logger reads them. `add` costs a dictionary; it never waits for the log. What was added and not yet flushed
-is lost if the process dies; `flush()` returns when it is durable.
+is lost if the process dies; `flush()` returns when it is durable. What a flush could not log is kept, and sent again
+with the next one, once: the log knows how much of it it has.
 
 Locks: one for the counts in memory, one for whoever is flushing.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -27,10 +29,11 @@ from pathlib import Path
 from jlogd.entry import create, is_address, open
 from jlogd.errors import Closed, JlogError, LogExists, LogNotFound, UsageError
 from jlogd.log import Log
+from jlogd.writer.writer import Writer
 
 LOG = "audit"
 FLUSH_SECONDS = 1.0
-# Different (series, address) pairs in memory before `add` flushes by itself.
+# Different (series, address) pairs in memory, and one for each thread; `add` flushes by itself before it takes more.
 PAIRS_MAX = 200_000
 # Records are kept to what fits a screen or two: an address and its count are about 20 bytes.
 RECORD_BYTES_MAX = 32 << 10
@@ -46,7 +49,10 @@ class Audit:
     def __init__(self, log: Log, every: float = FLUSH_SECONDS) -> None:
         """Takes over the log. `every`: seconds between flushes."""
         self._log = log
-        self._writer = log.writer()
+        self._producer = f"audit-{uuid.uuid4()}"  # the log remembers how far it has come, over every writer of ours
+        self._writer: Writer | None = log.writer(producer=self._producer)
+        self._unsent: list[bytes] = []  # records of an earlier flush that the log may not have
+        self._sent = 0  # the producer's position before them
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._counts: dict[tuple[str, Address], int] = {}
@@ -59,6 +65,7 @@ class Audit:
         """Count `count` (any whole number, negative too) for an address.
 
         Raises UsageError for a series, address or count that cannot be counted, and what went wrong at the last flush.
+        While the log takes nothing, what is counted already is counted on; a pair too many is not, and raises.
         """
         key = series, address
         with self._lock:
@@ -68,25 +75,21 @@ class Audit:
                 return
         _check(series, address, count, before or 0)
         self._raise()
+        if before is None and len(self._counts) >= PAIRS_MAX:
+            self.flush()
         with self._lock:
             self._counts[key] = self._counts.get(key, 0) + count
-            full = len(self._counts) >= PAIRS_MAX
-        if full:
-            self.flush()
 
     def flush(self) -> None:
-        """Log what was counted; it is durable when this returns. Raises JlogError, and keeps the counts then."""
+        """Log what was counted; it is durable when this returns. Raises JlogError, and keeps it for the next then."""
         with self._flushing:
-            if self._closed.is_set() and not self._counts:
+            if self._closed.is_set() and not (self._counts or self._unsent):
                 return
+            self._send()
             with self._lock:
                 counts, self._counts = self._counts, {}
-            try:
-                self._writer.extend(list(_records(counts, int(time.time()))))
-                self._writer.flush()
-            except JlogError:
-                self._put_back(counts)
-                raise
+            self._unsent = list(_records(counts, int(time.time())))
+            self._send()
             self._failure = None
 
     def close(self) -> None:
@@ -98,7 +101,7 @@ class Audit:
         try:
             self.flush()
         finally:
-            self._writer.close()
+            self._leave_writer()
             self._log.close()
 
     def __enter__(self) -> Audit:
@@ -115,11 +118,31 @@ class Audit:
             except JlogError as error:
                 self._failure = error
 
-    def _put_back(self, counts: dict[tuple[str, Address], int]) -> None:
-        with self._lock:
-            for key, count in self._counts.items():
-                counts[key] = counts.get(key, 0) + count
-            self._counts = counts
+    def _send(self) -> None:
+        """Make what is unsent durable. A writer that failed takes nothing more: the next attempt has a new one."""
+        if not self._unsent:
+            return
+        try:
+            writer = self._writer or self._new_writer()
+            writer.extend(self._unsent)
+            writer.flush()
+            self._sent, self._unsent = writer.position, []
+        except BaseException:
+            self._leave_writer()
+            raise
+
+    def _new_writer(self) -> Writer:
+        self._writer = self._log.writer(producer=self._producer)
+        position = self._writer.position
+        del self._unsent[: max(0, position - self._sent)]  # these it has: only the answer was missing
+        self._sent = position
+        return self._writer
+
+    def _leave_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(JlogError, TimeoutError):
+                writer.close(0.0)
 
     def _raise(self) -> None:
         """A failure in the background is told to whoever adds next; the counts are kept."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jlogd.errors import UsageError
 from jlogd.journal.journal import Journal
 from jlogd.journal.types import Settings
 from jlogd.log import LocalLog, Log
@@ -62,5 +63,9 @@ def create(
         create_remote(str(target), settings or Settings(), subscribers, Keys(key, server_key, insecure))
         return
     path = Path(target)
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(above for above in path.absolute().parents if above.exists())
+        raise UsageError(f"{file} is a file, and a log lies in a directory; name another place") from None
     Journal.create(path.absolute(), settings, subscribers)

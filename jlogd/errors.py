@@ -81,15 +81,16 @@ class TooLarge(UsageError):
 class FormatError(JlogError):
     """Bytes on disk or on the wire are not what the format says.
 
-    `path` and `offset` (bytes) say where, when known.
+    `path` and `offset` (bytes) say where, when known; `advice` what to do next.
     """
 
     code = "format"
 
-    def __init__(self, message: str, path: str = "", offset: int | None = None) -> None:
+    def __init__(self, message: str, path: str = "", offset: int | None = None, advice: str = "") -> None:
         where = f" in {path}" if path else ""
         at = f" at byte {offset}" if offset is not None else ""
-        super().__init__(f"{message}{where}{at}")
+        next_ = f"; {advice}" if advice else ""
+        super().__init__(f"{message}{where}{at}{next_}")
         self.message = message
         self.path = path
         self.offset = offset

@@ -119,15 +119,23 @@ class Model:
         if query.every:
             return self._stretched(query, rows, span, matched)
         columns = [
-            _column(column.label, column.expression, [values[row][at] for row in rows], totals[at])
+            _column(
+                column.label,
+                column.expression,
+                [values[row][at] for row in rows],
+                totals[at],
+                [self._uncounted(column.expression, span)] * len(rows),
+            )
             for at, column in enumerate(query.columns)
         ]
         if query.hosts:
             columns.append(AnswerColumn("hosts", "hosts", np.array([hosts[row] for row in rows], np.int64)))
         if query.share:
             shares = [values[row][0] / totals[0] * 100 if totals[0] else math.nan for row in rows]
-            columns.append(AnswerColumn("percent", "percent", np.array(shares, float)))
-            columns.append(AnswerColumn("cumulative", "cumulative", np.cumsum(np.array(shares, float))))
+            hidden = columns[0].uncounted
+            columns.append(AnswerColumn("percent", "percent", np.array(shares, float), None, hidden))
+            cumulative = np.cumsum(np.array(shares, float))
+            columns.append(AnswerColumn("cumulative", "cumulative", cumulative, None, hidden))
         return self._answer(query, rows, columns, matched)
 
     def _stretched(self, query: CountQuery, rows: list[Block], span: Span, matched: int) -> Answer:
@@ -148,6 +156,7 @@ class Model:
                 column.expression,
                 [_value(sums[at][number], row, query.blocks) for row, at in cells],
                 None,
+                [self._uncounted(column.expression, stretches[at]) for _, at in cells],
             )
             for number, column in enumerate(query.columns)
         ]
@@ -191,8 +200,16 @@ class Model:
         shown = ordered[: query.limit]
         kinds = ("count", "count", "change", "factor", "score")
         names = ("before", "after", "change", "factor", "score")
+        first, second = (self._uncounted(query.column.expression, one) for one in (query.before, query.after))
+        hidden = (first, second, *[first or second] * 3)
         columns = [
-            AnswerColumn(name, kind, np.array([rows[row][at] for row in shown], np.int64 if at < 2 else float))  # type: ignore[arg-type]
+            AnswerColumn(
+                name,
+                kind,  # type: ignore[arg-type]
+                np.array([rows[row][at] for row in shown], np.int64 if at < 2 else float),
+                None,
+                np.full(len(shown), hidden[at]),
+            )
             for at, (name, kind) in enumerate(zip(names, kinds, strict=True))
         ]
         return self._answer(query, shown, columns, len(ordered))
@@ -235,6 +252,13 @@ class Model:
     def _seen(self, query: CountQuery, span: Span) -> dict[Address, int]:
         names = sorted({name for column in query.columns for name in _names(column.expression)})
         return self._summed(names, query.blocks, span)
+
+    def _uncounted(self, expression: Expression, span: Span) -> bool:
+        """Whether a value of it in the span is none: no interval of any series lies there; of a ratio's one side."""
+        if isinstance(expression, Ratio):
+            return self._uncounted(expression.over, span) or self._uncounted(expression.under, span)
+        intervals = [one for name in _names(expression) for one in self._series[name]]
+        return not any(span.start <= start and end <= span.end for start, end, _ in intervals)
 
     def _coverage(self, names: Sequence[str], span: Span) -> Coverage:
         missing = [
@@ -300,10 +324,13 @@ def _rank(query: CountQuery, values: Sequence[float], hosts: int) -> float:
     return math.inf if math.isnan(value) else value if query.order.ascending else -value
 
 
-def _column(label: str, expression: Expression, values: Sequence[float], total: float | None) -> AnswerColumn:
+def _column(
+    label: str, expression: Expression, values: Sequence[float], total: float | None, hidden: Sequence[bool]
+) -> AnswerColumn:
+    uncounted = np.array(hidden, np.bool_)
     if isinstance(expression, Ratio):
-        return AnswerColumn(label, "ratio", np.array(values, float), total)
-    return AnswerColumn(label, "count", np.array(values, np.int64), total)
+        return AnswerColumn(label, "ratio", np.array(values, float), total, uncounted)
+    return AnswerColumn(label, "count", np.array(values, np.int64), total, uncounted)
 
 
 def _columns(query: Query) -> Sequence[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from pathlib import Path
 
@@ -10,8 +11,12 @@ from cli_support import done, jlogctl
 from daemon_support import SECONDS_MAX, RunningDaemon, daemon, until
 
 import jlogd
+from jlogd.daemon.config import Node
+from jlogd.daemon.spool import prepare_spool
+from jlogd.errors import ConfigError, SpoolUnfit
 from jlogd.spoolcheck import check, verdict
 from jlogd.spoolcheck.findings import failed
+from jlogd.spoolcheck.helpers import CallFailed
 
 UNFIT = failed("peer.ring", "counts are lost", "mount it otherwise")
 TOLD = "at a risk that was accepted on 20"
@@ -31,6 +36,25 @@ def unfit(tmp_path: Path) -> Path:
 def start(running: RunningDaemon, *words: str) -> subprocess.Popen[bytes]:
     running.words = list(words)
     return running.launch()
+
+
+@pytest.mark.parametrize("accept_risk", [False, True])
+def test_a_spool_that_may_not_be_written_is_no_risk_to_accept(
+    tmp_path: Path, accept_risk: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_crew: object) -> None:
+        raise CallFailed("mkdir", errno.EACCES)
+
+    monkeypatch.setattr(check.Crew, "begin", refuse)
+    with pytest.raises(SpoolUnfit, match=f"{tmp_path} cannot be written: .* denied to .*belongs to") as told:
+        check.admit(tmp_path, accept_risk)
+    assert "accept" not in str(told.value) and "name another spool" in str(told.value)
+
+
+def test_a_spool_that_cannot_be_made_is_told_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=f"cannot make {tmp_path}/file/spool: not a directory; choose another"):
+        prepare_spool(Node(name="east1"), tmp_path / "file" / "spool", False)
 
 
 def test_a_spool_that_failed_is_refused_until_the_risk_is_accepted(unfit: Path, tmp_path: Path) -> None:

@@ -56,11 +56,12 @@ class Guarded:
             'subscribe = ["mainlog:master"]\n'
         )
 
-    def reload(self, extra: str) -> None:
+    def reload(self, extra: str, lines: int = 1) -> None:
+        """Reload, and wait until so many lines were said of it: those that come later would be taken for the next's."""
         said = self.running.errors.read_text().count("SIGHUP: ")
         self.write(extra)
         self.running.send_signal(signal.SIGHUP)
-        until(lambda: self.running.errors.read_text().count("SIGHUP: ") > said, "the reload")
+        until(lambda: self.running.errors.read_text().count("SIGHUP: ") >= said + lines, "the reload")
 
     def write(self, extra: str) -> None:
         self.running.write_config(extra)
@@ -242,7 +243,7 @@ def test_a_grant_that_is_removed_ends_what_it_allowed(east1: Guarded) -> None:
         subscriber = reading.subscriber("master", follow=True)
         assert next(iter(subscriber))
         clients = east1.clients().replace('"main*"', '"other"').replace("mainlog:master", "mainlog:other")
-        east1.reload(east1.tables(clients=clients))
+        east1.reload(east1.tables(clients=clients), lines=2)
         with pytest.raises(NotGranted, match="web3 may not append"):
             append(writing, b"after")
         with pytest.raises(NotGranted, match="archive may not subscribe"):
@@ -338,6 +339,9 @@ def test_insecure_is_what_it_says_and_said_at_every_start(tmp_path: Path) -> Non
             append(log, b"anybody")
             with pytest.raises(NotGranted, match="a client without a key may not read"):
                 log.stat()
+        listed = done(jlogctl("list", made.target.removesuffix("/mainlog")))
+        assert listed.lines[1].split() == ["mainlog", *"------"] and listed.err == ""
+        assert done(jlogctl("list", made.target.removesuffix("/mainlog"), "--json")).objects == [{"name": "mainlog"}]
         with pytest.raises(UsageError, match="there are no keys"):
             jlogd.open(f"tcp://192.0.2.1:{made.port}/mainlog")
         made.running.end()
@@ -371,7 +375,7 @@ def test_users_of_a_unix_socket_are_known_by_the_kernel(tmp_path: Path) -> None:
             append(log, b"mine")
             with pytest.raises(NotGranted, match="client me may not read"):
                 log.stat()
-            made.reload(f'[[auth.client]]\nname = "us"\ngid = {gid}\nread = ["*"]\n{keyless}')
+            made.reload(f'[[auth.client]]\nname = "us"\ngid = {gid}\nread = ["*"]\n{keyless}', lines=2)
             assert log.stat().next == 2
             made.reload(f'[[auth.client]]\nname = "they"\nuid = {uid + 1}\nread = ["*"]\n{keyless}')
             with pytest.raises(NotGranted, match="a client without a key may not read"):

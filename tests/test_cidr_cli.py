@@ -140,6 +140,11 @@ def test_a_heat_map(store, tmp_path, kind):
     empty = cidr("--base-dir", store, "heatmap", "172.16.0.0/12", "--series", "spam", "-o", path)
     assert empty.code == 1
     failed(cidr("--base-dir", store, "heatmap", "0.0.0.0/0", "--series", "spm", "-o", path), 2, "did you mean spam?")
+    for option, given, under in (("--series", "union(spm)", "spm"), ("--time", "on monday", "monday")):
+        more = ["--series", "spam", option, given] if option == "--time" else [option, given]
+        lines = cidr("--base-dir", store, "heatmap", "0.0.0.0/0", *more, "-o", path).err.splitlines()
+        assert lines[0] == f"error: {option} {given}"  # not a query that nobody typed
+        assert lines[1].index("^") == lines[0].index(under)
     failed(cidr("--base-dir", store, "heatmap", "0.0.0.0/0", "--series", "*", "-o", path), 2, "shows one column")
 
 

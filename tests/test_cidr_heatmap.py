@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from ipaddress import IPv4Address
 from xml.etree import ElementTree
@@ -19,7 +20,9 @@ from cidr.addresses import parse_block
 from cidr.ask import Local, Rows
 from cidr.heatmap import colours, heat, png, svg, words
 from cidr.heatmap.hilbert import places
+from cidr.heatmap.sparse import corner, is_sparse
 from cidr.types import Block
+from cidr.web.page import style
 from jlogd.errors import UsageError
 
 DATA = {
@@ -113,7 +116,7 @@ def test_the_picture_in_squares():
     titles = {rect.find(f"{name}title").text: rect.get("class") for rect in squares}  # type: ignore[union-attr]
     assert len(titles) == 256
     assert titles["10.0.0.0/8: 1,000"] == "s9" and titles["11.0.0.0/8: 0"] == "zero"
-    assert titles["12.0.0.0/8: -5"] == "minus" and titles["13.0.0.0/8: no data"] == "none"
+    assert titles["12.0.0.0/8: -5"] == "minus" and titles["13.0.0.0/8: no address counted"] == "none"
     assert str(root.find(f"{name}title").text).startswith("spam in 0.0.0.0/0; cells of /8; 2008-04-24")  # type: ignore[union-attr]
 
 
@@ -205,3 +208,82 @@ def test_head_map_and_legend_have_their_places(block, detail):
     assert (picture[png.HEAD_PIXELS - 6 : png.HEAD_PIXELS] > 200).all()
     if detail <= svg.DETAIL_SVG_MAX:
         assert svg.file(found).count(b" ...") == 1
+
+
+# A few cells of a million
+
+
+def _luminance(colour: object) -> float:
+    red, green, blue = colour  # type: ignore[misc]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_more_the_farther_from_the_ground():
+    on_white = [_luminance(colours.rgb(one)) for one in colours.RAMP]
+    assert on_white == sorted(on_white, reverse=True) and on_white[0] < 200
+    text = style()
+    light, dark = (re.findall(r"--s[1-9]: (#[0-9a-f]{6})", part) for part in text.split("prefers-color-scheme: dark"))
+    assert tuple(light) == colours.RAMP
+    on_black = [_luminance(colours.rgb(one)) for one in dark]
+    assert on_black == sorted(on_black) and on_black[0] > _luminance(colours.rgb("#1b1f26"))
+
+
+def _sparse(cells: dict[str, float], detail: int) -> heat.Heat:
+    found = drawn("0.0.0.0/0", detail=detail)
+    values = np.full(1 << detail, np.nan)
+    for text, value in cells.items():
+        values[parse_block(f"{text}/32").first >> (32 - detail)] = value
+    return replace(found, values=values)
+
+
+@pytest.mark.parametrize(("detail", "least"), [(10, 32), (16, png.MARK_PIXELS), (20, png.MARK_PIXELS)])
+def test_a_lone_cell_is_large_enough_to_be_seen(detail, least):
+    found = _sparse({"60.0.0.1": 286, "5.188.0.1": 1}, detail)
+    pixels = np.asarray(Image.open(io.BytesIO(png.file(found))).convert("RGB"))[png.HEAD_PIXELS : -png.LEGEND_PIXELS]
+    for colour in (colours.RAMP[-1], colours.RAMP[0]):
+        rows, columns = np.nonzero((pixels == colours.rgb(colour)).all(axis=2))
+        assert len(rows) >= (least - 2) ** 2  # the line around a square may lie over an edge of it
+        wide = len(pixels) // 16
+        assert len({(row // wide, column // wide) for row, column in zip(rows, columns, strict=True)}) == 1
+
+
+def test_the_higher_of_two_marks_is_above():
+    """Cells side by side: every pixel between them is of the higher one, and what is below 0 has a mark too."""
+    for first, second in ((1.0, 286.0), (286.0, 1.0), (-5.0, 1.0), (1.0, -5.0), (-5.0, 0.0)):
+        found = _sparse({"60.128.0.1": first, "60.128.32.1": second, "90.0.0.1": 286}, 20)
+        xs, ys = places(10)
+        levels = png._levels(found)[: 1024 // 2]
+        cells = [(ys[number], xs[number]) for number in np.flatnonzero(~np.isnan(found.values))[:2]]
+        high, low = max(first, second), min(first, second)
+        sizes = {
+            one: int((levels == png._levels(found)[cell]).sum())
+            for one, cell in zip((first, second), cells, strict=True)
+        }
+        assert sizes[high] >= png.MARK_PIXELS**2 - 1 > sizes[low] > 1, sizes
+
+
+def test_a_map_that_is_not_sparse_is_drawn_as_it_is():
+    found = _sparse({f"{n}.{m}.0.0": n + 1 for n in range(256) for m in range(0, 256, 16)}, 16)
+    assert not is_sparse(found)
+    xs, ys = places(8)
+    assert (png._levels(found)[ys * 4 + 1, xs * 4 + 2] == found.levels()).all()
+    assert ((png._levels(found) != heat.NO_DATA).sum()) == 16 * (~np.isnan(found.values)).sum()
+
+
+def test_a_label_gives_way():
+    square = np.zeros((64, 64), np.bool_)
+    assert corner(square, (20, 12), 3) == (3, 3)
+    square[5, 5] = True
+    assert corner(square, (20, 12), 3) == (41, 3)
+    square[5, 60] = True
+    assert corner(square, (20, 12), 3) == (3, 49)
+    for detail in (10, 12):
+        place = re.search(rb'class="square" x="(\d+)" y="(\d+)">60<', svg.file(_sparse({"60.0.0.1": 286}, detail)))
+        first = re.search(rb'class="square" x="(\d+)" y="(\d+)">60<', svg.file(_sparse({"61.0.0.1": 286}, detail)))
+        assert place and first and place.groups() != first.groups()
+
+
+def test_a_hatched_cell_says_why():
+    found = drawn("0.0.0.0/0")
+    assert b"no address counted" in svg.file(found) and b"no data" not in svg.file(found)
+    assert b"no ratio" in svg.file(replace(found, linear=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import signal
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from cli_support import ROOT, SECONDS_MAX, done, failed, jlogctl, process
+from daemon_support import until
 
 import jlogd
+from jlogd.cli.append import Tally, _pump
 from jlogd.journal.batch import RECORD_BYTES_MAX
 
 
@@ -87,7 +90,7 @@ def test_create_refuses_what_is_there(log: Path, tmp_path: Path) -> None:
     failed(jlogctl("create", log), 3, str(log))
     (tmp_path / "file").write_text("x")
     failed(jlogctl("create", tmp_path / "file"), 3, "file")
-    failed(jlogctl("create", tmp_path / "file" / "log"), 3, "file")
+    failed(jlogctl("create", tmp_path / "file" / "log"), 2, "file")
 
 
 @pytest.mark.parametrize(
@@ -225,6 +228,34 @@ def test_with_wait_a_full_log_is_waited_for(tmp_path: Path) -> None:
         assert started.wait(SECONDS_MAX) == 0
     with jlogd.open(log) as opened:
         assert opened.stat().next == 801
+
+
+def test_an_interrupt_while_the_log_is_full_waits_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log at its cap takes nothing more however long one waits; the last words say that."""
+    log = tmp_path / "capped"
+    done(jlogctl("create", log, "--subscriber", "slow", "--max-lag-bytes", "4KiB", "--segment-size", "4KiB"))
+    with jlogd.open(log) as opened:
+        with opened.writer() as writer:
+            writer.append(b"x" * 5000)
+        writer = opened.writer(on_full="wait")
+        waited: list[float | None] = []
+        close = writer.close
+        monkeypatch.setattr(writer, "close", lambda timeout=None: (waited.append(timeout), close(timeout)))
+
+        class Interrupted(io.BytesIO):
+            def read1(self, _size: int | None = -1) -> bytes:
+                if block := self.read():
+                    return block
+                until(lambda: writer.full is not None, "the log is full")
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            _pump(Interrupted(b"a line\n"), "lines", writer, Tally(), lambda _done: None)
+    assert waited == [0.0]
+    told = capsys.readouterr().err
+    assert told.startswith("no record is known to be durable; the log took no more: capped: subscriber slow"), told
 
 
 def test_real_lines_come_back_byte_for_byte(log: Path) -> None:

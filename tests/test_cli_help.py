@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_support import ROOT, Ended, _run, done, failed, jlogctl, process
+from cli_support import ROOT, Ended, _run, done, failed, jlogctl, jlogd, process
 
 from jlogd.cli import docs
 
@@ -119,11 +119,20 @@ def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
         (("subscriber", "ad", "var/log"), "did you mean add?"),
         (("subscriber", "frobnicate"), "there are: add, caps, clone, list, remove, set"),
         (("frobnicate",), "there are: append, check, check-spool"),
+        (("check-config", "x"), "'check-config'; that is `jlogd check-config`"),
+        (("keyz",), "'keyz'; did you mean `jlogd keys`?"),
         (("./var/log",), "the command comes first: jlogctl stat ./var/log"),
     ],
 )
 def test_old_and_mistyped_words_are_answered_with_the_new_ones(words: tuple[str, ...], hint: str) -> None:
     failed(jlogctl(*words), 2, hint)
+
+
+def test_a_command_of_the_other_program_is_told_as_that() -> None:
+    failed(jlogd("stat", "var/log"), 2, "there is no command 'stat'; that is `jlogctl stat`")
+    failed(jlogd("tial"), 2, "did you mean `jlogctl tail`?")
+    failed(jlogd("rnu"), 2, "did you mean run?")
+    failed(jlogd("subscriber", "list"), 2, "that is `jlogctl subscriber`")
 
 
 def test_an_unknown_flag_is_named() -> None:

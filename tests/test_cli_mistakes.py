@@ -18,6 +18,7 @@ from cli_support import ROOT, SECONDS_MAX, done, failed, jlogctl, jlogd, process
 
 import jlogd as library
 from jlogd import errors
+from jlogd.access import user
 from jlogd.cli.errors import explain
 from jlogd.cli.output import preload
 from jlogd.journal.disk import PosixDisk
@@ -138,7 +139,14 @@ def test_no_permission(log: Path, words: tuple[str, ...]) -> None:
             ended = jlogctl(*use(words, log.parent if words == ("list",) else log))
     finally:
         log.parent.chmod(0o750)
-    failed(ended, 3, "permission denied", str(log.parent), "run as the user that owns the log")
+    failed(ended, 3, str(log.parent), f"denied to user {user(os.geteuid() or 65534)}", " belongs to ")
+
+
+def test_a_denied_path_is_told_with_its_owner(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    denied = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "none" / ".lock"))
+    _, told = explain(denied)
+    assert f"; {tmp_path} belongs to {user(os.getuid())} (mode 0555); run as a user that may" in told
 
 
 def test_looking_needs_only_the_permission_to_read(log: Path) -> None:
@@ -172,7 +180,22 @@ def test_a_log_that_is_broken(log: Path) -> None:
     meta = log / "log.json"
     meta.write_text(meta.read_text()[:20])
     for words in USES:
-        failed(jlogctl(*use(words, log)), 3, "log.json cannot be read")
+        if words != ("check",):
+            failed(jlogctl(*use(words, log)), 3, "log.json cannot be read", f"jlogctl repair {log} --dry-run")
+    (finding,) = jlogctl("check", log, "--json").objects
+    assert (finding["kind"], finding["path"], finding["harmless"]) == ("state", "log.json", False)
+    assert f"jlogctl repair {log} --dry-run" in finding["message"]
+    assert jlogctl("check", log).code == 1
+
+
+def test_a_log_without_its_owner_is_sent_to_repair(log: Path) -> None:
+    (log / "owner").unlink()
+    for words in (("stat",), ("append",)):
+        failed(jlogctl(*use(words, log)), 3, "the owner file is gone", f"jlogctl repair {log} --dry-run")
+    done(jlogctl("repair", log))
+    (log / "owner").write_bytes(b"x" * 4608)
+    for words in (("stat",), ("append",)):
+        failed(jlogctl(*use(words, log)), 3, "neither slot of the owner", f"jlogctl repair {log} --dry-run")
 
 
 def test_a_disk_that_is_full(log: Path, tmp_path: Path) -> None:
@@ -259,7 +282,7 @@ def test_every_error_has_an_exit_code_and_keeps_its_words(kind: type[errors.Jlog
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), 3, "/x: permission denied; run as the user"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 3, "/x: permission denied to "),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", b"/x"), 3, "/x: no such file or directory"),
         (OSError(errno.ENOSPC, "No space left on device"), 3, "no space left on device; make room"),
         (OSError(errno.EXDEV, "Invalid cross-device link", "/a", None, "/b"), 3, "/a -> /b: invalid"),
@@ -309,8 +332,39 @@ def test_run_with_a_configuration_that_is_wrong(tmp_path: Path) -> None:
     failed(jlogd("run", "--config", tmp_path / "bad.toml"), 2, "bad.toml:1")
 
 
+def test_create_says_what_is_in_the_way(log: Path) -> None:
+    ended = failed(jlogctl("create", log), 3, f"there is already a log mainlog: {log}; use it as it is")
+    assert "repair" not in ended.err
+    (log.parent / "file").touch()
+    failed(jlogctl("create", log.parent / "file"), 3, "there is a file at")
+    for below in ("log", "deep/log"):
+        failed(jlogctl("create", log.parent / "file" / below), 2, f"{log.parent / 'file'} is a file")
+    (log.parent / "other" / "thing").mkdir(parents=True)
+    failed(jlogctl("create", log.parent / "other"), 3, "holds something else than a log")
+    (log.parent / "link").symlink_to(log.parent / "other" / "thing")
+    failed(jlogctl("create", log.parent / "link"), 3, "cannot be replaced", f"make one in it: {log.parent / 'link'}")
+
+
+def test_an_empty_directory_gives_way_to_a_log(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = log.parent / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    failed(jlogctl("create", "."), 2, "is the directory you are in")
+    monkeypatch.chdir(log.parent)
+    failed(jlogctl("stat", "empty"), 1, "make one: jlogctl create empty")
+    done(jlogctl("create", "empty"))
+    done(jlogctl("check", "empty"))
+
+
 def test_a_log_whose_log_json_is_gone_is_sent_to_repair(log: Path) -> None:
     (log / "log.json").rename(log.parent / "elsewhere")
-    for words in (("stat", log), ("check", log), ("create", log), ("append", log)):
+    for words in (("stat", log), ("check", log), ("create", log), ("append", log), ("list", log.parent)):
         ended = jlogctl(*words, stdin=b"x\n")
         assert ended.code in (1, 3) and f"jlogctl repair {log} --dry-run" in ended.err, ended.err
+    for words in (("repair", log.parent), ("stat", log.parent)):
+        failed(jlogctl(*words), 1, f"is a spool, not a log; name one of its logs: {log}")
+    (healthy := log.with_name("mainlog2")).mkdir()
+    done(jlogctl("create", healthy))
+    ended = jlogctl("list", log.parent)
+    assert ended.code == 1 and "mainlog2" in ended.out and f"jlogctl repair {log} --dry-run" in ended.err
+    failed(jlogctl("stat", log), 1, f"jlogctl repair {log} --dry-run")

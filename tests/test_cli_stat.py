@@ -129,6 +129,8 @@ def test_health() -> None:
     assert health(a_stat()) == ([], False)
     troubles, sick = health(a_stat(failed="the disk failed twice"))
     assert sick and "the disk failed twice" in troubles[0]
+    troubles, sick = health(a_stat(full="no space for it"))
+    assert sick and troubles == ["appends are refused: no space for it"]
     troubles, sick = health(a_stat(subscribers=[lagging(caps=Caps(max_bytes=1000))]))
     assert sick and "slow is at its cap" in troubles[0]
     troubles, sick = health(a_stat(subscribers=[lagging(lag_bytes=95 << 20, caps=Caps(max_bytes=100 << 20))]))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import ROOT, SECONDS_MAX, done, failed, jlogctl, process
+from wire_support import Daemon
 
 import jlogd
 
@@ -264,3 +265,20 @@ def test_a_full_disk_behind_stdout_is_told_and_moves_nothing(log: Path) -> None:
     assert started.returncode == 3
     assert b"error: no space left on device" in told and b"Traceback" not in told
     assert position(log) == 1
+
+
+def test_a_daemon_that_goes_away_and_comes_back_is_told(daemon: Daemon) -> None:
+    with jlogd.open(daemon.target()) as log, log.writer() as writer:
+        writer.append(b"before")
+    with process("tail", daemon.target(), "--from", "begin") as started:
+        assert started.stdout is not None and started.stderr is not None
+        assert started.stdout.readline() == b"before\n"
+        daemon.stop()
+        assert started.stderr.readline().decode() == f"lost {daemon.address}, trying again\n"
+        daemon.start()
+        assert started.stderr.readline().decode() == f"{daemon.address} is back\n"
+        with jlogd.open(daemon.target()) as log, log.writer() as writer:
+            writer.append(b"after")
+        assert started.stdout.readline() == b"after\n"
+        started.send_signal(signal.SIGINT)
+        assert started.wait(SECONDS_MAX) == 0

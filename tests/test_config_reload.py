@@ -80,6 +80,23 @@ def test_sources_are_removed_before_they_are_added() -> None:
     assert applied[0].old == parse(FULL).source.syslog[0]
 
 
+def test_values_are_told_as_they_stand_in_the_file_and_defaults_not_at_all() -> None:
+    source = '[[source.syslog]]\nlog = "a"\nlisten = ["unix:///run/log"]\n'
+    more = 'message_bytes_max = "128KiB"\nsocket_mode = 0o600\nidle_timeout = "5m"\n'
+    applied, _ = reload_plan(parse("[log.a]\n" + source), parse("[log.a]\n" + source + more))
+    plain = 'log = "a", listen = ["unix:///run/log"]'
+    assert [str(change) for change in applied] == [
+        f"source.syslog: removed ({plain})",
+        f'source.syslog: added ({plain}, message_bytes_max = "128KiB", idle_timeout = "5m", socket_mode = 0o600)',
+    ]
+    _, left = reload_plan(parse("[listen]\nsocket_mode = 0o660\n"), parse("[listen]\nsocket_mode = 0o600\n"))
+    assert str(left[0]).startswith("listen.socket_mode: 0o660 -> 0o600: ")
+    # A name of the user's own is no setting.
+    client = '[[auth.client]]\nname = "memory"\nuid = 7\nread = ["*"]\n'
+    applied, _ = reload_plan(parse("[log.a]\n"), parse("[log.a]\n" + client))
+    assert str(applied[0]) == 'auth.client.memory: added (read = ["*"], name = "memory", uid = 7)'
+
+
 def test_one_of_two_equal_sources_removed() -> None:
     one = '[[source.syslog]]\nlog = "a"\nlisten = ["udp://127.0.0.1:0"]\n'
     applied, _ = reload_plan(parse("[log.a]\n" + one + one), parse("[log.a]\n" + one))

@@ -154,6 +154,7 @@ def test_two_daemons_on_the_same_ports_are_told(tmp_path: Path) -> None:
         assert second.returncode == 3
         assert "cannot listen on" in second.stderr
         assert "Traceback" not in second.stderr
+        assert not (tmp_path / "its own spool").exists()
 
 
 def test_a_spool_of_another_host_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from model_disk import Fault, ModelDisk, ModelProcess
 
 import jlogd
 from jlogd.errors import LogFailed, LogFull, SpoolFull, UsageError
+from jlogd.journal import journal as journals
 from jlogd.journal import retention
 from jlogd.journal.batch import Batch, encode
 from jlogd.journal.journal import Journal
@@ -57,6 +58,19 @@ def test_a_full_disk_and_a_restart_do_not_lock_the_log(disk: ModelProcess) -> No
         hold.release()
         outcome = journal.commit([encode([b"z"])])[0]
         assert outcome == Receipt(9, 1), outcome
+
+
+def test_a_full_disk_is_told_until_an_append_succeeds(disk: ModelProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    with filled(disk) as journal:
+        assert journal.full == journal.stat().full and "no space for" in journal.full
+        disk.disk.capacity = None
+        assert isinstance(journal.commit([encode([b"fits"])])[0], Receipt)
+        assert journal.full == journal.stat().full == ""
+        disk.disk.capacity = disk.disk.used() + 40
+        journal.commit([encode([b"x" * 900])])
+        assert journal.full
+        monkeypatch.setattr(journals, "FULL_TOLD_SECONDS", 0.0)  # long ago: it is not known any more
+        assert journal.full == ""
 
 
 def test_what_was_refused_is_nobody_elses_either(disk: ModelProcess) -> None:

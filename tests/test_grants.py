@@ -87,6 +87,18 @@ def test_each_message_needs_its_grant(message: messages.FromClient, needs: set[s
             party.demand(message)
 
 
+def test_a_refusal_names_client_verb_and_log() -> None:
+    party = Party("client web3", Grants(read=("other",)))
+    for message, told in (
+        (messages.Append(1, "x"), "client web3 may not append to log x: its grants are in"),
+        (messages.OpenLog(1, "x"), "client web3 may not append to, subscribe to, read or administer log x: "),
+        (messages.Stat(1, "x"), "client web3 may not read or administer log x: "),
+        (messages.CreateLog(1, "x"), "client web3 may not administer log x: "),
+    ):
+        with pytest.raises(NotGranted, match=re.escape(told)):
+            party.demand(message)
+
+
 def test_no_message_that_names_a_log_is_forgotten() -> None:
     """A message added to the protocol must be added to the grants as well."""
     with_log = {kind for kind in messages.FromClient.__args__ if "log" in kind.__struct_fields__}

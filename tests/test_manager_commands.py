@@ -15,12 +15,14 @@ from manager_nodes import append, cluster, numbered
 from manager_processes import ManagerProcess, NodeProcess, running
 
 import jlogd
+from jlogd.cli import manager as commands
+from jlogd.cli.decommission import _told_removed
 from jlogd.cli.manager import _show_status
 from jlogd.daemon.manager_metrics import ManagerCollector, manager_metrics
 from jlogd.daemon.metrics import make_registry, metric_table
 from jlogd.manager.ledger import Changes, LmdbLedger
 from jlogd.manager.manager import Manager
-from jlogd.manager.status import ManagerStatus
+from jlogd.manager.status import ManagerStatus, NodeStatus
 from jlogd.manager.verify import verify
 
 
@@ -109,6 +111,47 @@ def test_a_ledger_that_is_not_there(tmp_path: Path) -> None:
         f'[node]\nstate = "{tmp_path}"\n[[manager.node]]\nname = "a"\naddress = "tcp://127.0.0.1:1"\n'
     )  # fmt: skip
     failed(jlogctl("manager", "verify", "--config", config), 2, "there is no ledger")
+
+
+def test_texts_that_no_log_has(tmp_path: Path) -> None:
+    config = tmp_path / "jlogd.toml"
+    config.write_text(f'[node]\nstate = "{tmp_path}"\n[log.a]\n')
+    for words in (("verify",), ("resume", "a", "a")):
+        failed(jlogctl("manager", *words, "--text", "--config", config), 2, "no log of this configuration has a text")
+    config.write_text(f'[node]\nstate = "{tmp_path}"\n[log.a]\ntext = "{tmp_path}/a"\n')
+    failed(jlogctl("manager", "verify", "--text", "--config", config), 2, "there is no ledger")
+
+
+def test_a_pull_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "jlogd.toml"
+    config.write_text('[[manager.node]]\nname = "a"\naddress = "tcp://127.0.0.1:1"\n')
+    status = ManagerStatus(name="mgr1", held_bytes=0, counters={}, nodes=[], pulls=[])
+    monkeypatch.setattr(commands, "ask_manager", lambda *_: status)
+    failed(jlogctl("manager", "resume", "a", "nolog", "--config", config), 2, "pulls no log nolog of a node a")
+
+
+def test_the_status_of_a_manager_that_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "jlogd.toml"
+    config.write_text('[[manager.node]]\nname = "a"\naddress = "tcp://127.0.0.1:1"\n')
+    node = NodeStatus(name="a", subcluster="", address="tcp://127.0.0.1:1", up=False, seconds=40.0)
+    status = ManagerStatus(name="mgr1", held_bytes=0, counters={}, nodes=[node], pulls=[], leaving="draining")
+    monkeypatch.setattr(commands, "ask_manager", lambda *_: status)
+    show = ("manager", "status", "--config", config)
+    assert "0 of 1 node up, 0 logs; decommissioned: draining" in done(jlogctl(*show)).out
+    status.away = ["a"]
+    ended = jlogctl(*show)
+    assert ended.code == 1 and "a is away and not drained" in ended.err
+    status.away, status.nodes = [], []
+    ended = jlogctl(*show)
+    assert ended.code == 1 and ended.out == "manager mgr1: pulls from no node any more; decommissioned: draining\n"
+    assert jlogctl(*show, "--json").objects[0]["healthy"] is False
+
+
+def test_what_was_removed_is_counted_where_it_was() -> None:
+    assert _told_removed(["west1", "west1"], ["mgr1"], 2) == "2 subscribers removed from 1 node"
+    assert _told_removed(["east1", "west1"], ["mgr1"], 2) == "2 subscribers removed from 2 nodes"
+    told = "0 subscribers removed: none of 2 nodes has audit or mgr1 (any more)"
+    assert _told_removed([], ["audit", "mgr1"], 2) == told
 
 
 # ---- verify --------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ MISTAKES = [
     (NODE + NODE, "manager.node[1].name: found \"east1\", which another node has"),
     ('[[manager.node]]\nname = "a"\naddress = "tcp://10.0.0.1:5141"', "its public key, because its address is beyond"),
     (NODE + f'key = "{KEY}"', "a key of the node needs one of the manager"),
-    (NODE + 'key = "short"', "manager.node[0].key: 'short' is not a key"),
+    (NODE + 'key = "short"', "manager.node[0].key: 'short' is not a key: found 5 characters; accepted: the 40"),
     ('[[manager.pull]]\nfiles = "/a"\nstdout = true', "manager.pull[0].stdout: given beside files; accepted: one"),
     ('[[manager.pull]]\nsyslog = "udp://127.0.0.1:514"', "manager.pull[0].syslog: found"),
     ('[[manager.pull]]\njournal = "/spool/%Y"', "manager.pull[0].journal: found"),

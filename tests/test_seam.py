@@ -41,7 +41,7 @@ DISK_METHODS = {
 
 # A layer may import the layers above it in this table, and itself. Within a layer the packages do not know each other.
 LAYERS: list[set[str]] = [
-    {"errors", "version", "plain"},
+    {"access", "errors", "plain", "version"},
     {"journal"},
     {"writer", "subscriber", "spoolcheck"},
     {"log"},
@@ -170,7 +170,7 @@ def test_the_import_check_sees_every_form():
     source = "import jlogd\nfrom jlogd import cli\nimport jlogd.wire.x as c\ndef f():\n    from jlogd.daemon import x"
     assert imported(source) == {"jlogd", "cli", "wire", "daemon"}
     assert imported("import json\nfrom jlogd.journal.batch import Batch") == {"journal"}
-    assert allowed("journal") == {"errors", "version", "plain", "journal"}
+    assert allowed("journal") == {"access", "errors", "version", "plain", "journal"}
     assert "wire" not in allowed("sources") and "writer" not in allowed("subscriber") and "cli" not in allowed("daemon")
 
 

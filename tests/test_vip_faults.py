@@ -114,7 +114,7 @@ def test_connections_that_are_dead_and_do_not_know_it(lab: Cluster):
         lab.until(lambda: streams_break(lab, "n1") > before, "the watch was given up")
         time.sleep(WINDOW)
         assert "not there yet" not in lab.vip("n1", "show", code=None)
-    victim = lab.holder(lab.sampled[0])
+    victim = lab.until_all_held()[lab.sampled[0]]
     with lab.scenario():  # and they hear of each other again
         lab.vip("n1", "drain", victim)
         lab.until_all_held([name for name in lab.names if name != victim])
@@ -200,7 +200,7 @@ def test_a_rolling_restart_of_etcd(lab: Cluster):
             with inside(lab.net.namespace("client")):
                 lab.etcd.wait_ready()
             time.sleep(0.5)
-    victim = lab.holder(lab.sampled[0])
+    victim = lab.until_all_held()[lab.sampled[0]]
     with lab.scenario():  # all of them hear of each other still
         lab.send(victim, signal.SIGKILL)
         lab.daemons.pop(victim).wait()

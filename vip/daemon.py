@@ -252,8 +252,7 @@ class Daemon:
         self.clerks.commit(commit.txn, answered)
 
     def _note(self, changed: Changed) -> None:
-        """Changes of owner: remembered, counted, and written down by who took or gave. What was so before this node
-        looked is no change: remembered as it stands in the store, and no more."""
+        """Changes of owner: remembered, written down, and counted, unless they were so before this node looked."""
         for entry, write in entries_of(changed, self.node.plan, wall_seconds(), self.settings.node):
             self.history.note(entry, write)
         if not changed.known:

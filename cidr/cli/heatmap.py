@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from cidr.cli.bars import bar
 from cidr.cli.options import base_dir_option
 from cidr.cli.root import wrong_query
 from jlogd.cli.errors import DONE, NOT_FOUND
 from jlogd.cli.output import say
 from jlogd.errors import UsageError
+
+if TYPE_CHECKING:
+    from cidr.language.errors import QueryError
 
 
 @click.command("heatmap", no_args_is_help=True)
@@ -61,18 +66,35 @@ def heatmap(
     root = ctx.find_root().params
     asking = connect(base_dir, root.get("server"), root.get("token_file"))
     try:
-        reply = asking.ask(heat.query_text(shown, series, when, wanted))
+        with bar("counting") as progress:
+            reply = asking.ask(heat.query_text(shown, series, when, wanted))
+            assert isinstance(reply, Rows)
+            if len(reply.answer.columns) > 1:
+                raise UsageError("a map shows one column: name one series, or add them up with union(A, B)")
+            progress(f"drawing {1 << wanted:,} cells", 0, 0)
+            drawn = heat.heat(reply, shown, wanted)
+            output.write_bytes(_file(kind, drawn))
     except QueryError as error:
-        return wrong_query(error)
+        return wrong_query(_as_typed(error, len(f"show count for {shown} in "), series, when))
     finally:
         asking.close()
-    assert isinstance(reply, Rows)
-    if len(reply.answer.columns) > 1:
-        raise UsageError("a map shows one column: name one series, or add them up with union(A, B)")
-    drawn = heat.heat(reply, shown, wanted)
-    output.write_bytes(_file(kind, drawn))
     say(f"{output}: {words.title(drawn)}; {words.subtitle(drawn)}")
     return DONE if len(reply.answer) else NOT_FOUND
+
+
+def _as_typed(error: QueryError, start: int, series: str, when: str) -> QueryError:
+    """The mistake in the option it was made in, instead of in a query that nobody typed, where the series begin at
+    `start` and the time follows."""
+    from cidr.language.errors import Mark, QueryError
+
+    for option, given in (("--series ", series), ("--time ", when)):
+        end = start + len(given)
+        if error.text[start:end] == given and start <= error.mark.start <= end:
+            moved = len(option) - start
+            mark = Mark(error.mark.start + moved, min(error.mark.end, end) + moved)
+            return QueryError(option + given, mark, error.message, error.expected, error.nearest)
+        start = end + 1
+    return error
 
 
 def _file(kind: str, drawn: object) -> bytes:

@@ -10,7 +10,14 @@ import click
 from cidr.cli.as_logger import as_logger
 from cidr.cli.heatmap import heatmap
 from cidr.cli.maintain import maintain
-from cidr.cli.options import BASE_DIR_DEFAULT, BASE_DIR_VARIABLE, SERVER_VARIABLE, TOKEN_VARIABLE
+from cidr.cli.options import (
+    BASE_DIR_DEFAULT,
+    BASE_DIR_VARIABLE,
+    CONFIG_VARIABLE,
+    SERVER_VARIABLE,
+    TOKEN_VARIABLE,
+    root_base_dir,
+)
 from cidr.cli.root import CidrCommands
 from cidr.cli.serve import serve
 from cidr.cli.transfer import export, import_, rebuild
@@ -32,6 +39,15 @@ from jlogd.errors import UsageError
     help=f"The directory of counts; or set {BASE_DIR_VARIABLE}.",
 )
 @click.option(
+    "-c",
+    "--config",
+    "config_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    envvar=CONFIG_VARIABLE,
+    help=f"cidr.toml, whose base_dir is the directory of counts; or set {CONFIG_VARIABLE}.",
+)
+@click.option(
     "--server", metavar="URL", envvar=SERVER_VARIABLE, help=f"Ask this server instead; or set {SERVER_VARIABLE}."
 )
 @click.option(
@@ -51,6 +67,7 @@ def cli(
     ctx: click.Context,
     query: str | None,
     base_dir: Path,
+    config_file: Path | None,
     server: str | None,
     token_file: Path | None,
     form: str,
@@ -67,6 +84,7 @@ def cli(
     Examples:
       cidr -e "show count for 0.0.0.0/0 in union(spam, virus) since 20080423 cidrsize 24 order by count limit 10"
       cidr --base-dir var/aslogger --format csv -e "show count for all in * cidrsize 8/32" > blocks.csv
+      cidr --config /etc/jlogd/cidr.toml -e "show available"
       cidr --server http://127.0.0.1:9090
     """
     if ctx.invoked_subcommand is not None:
@@ -78,7 +96,7 @@ def cli(
 
     if query is None and output is not None:
         raise UsageError("--output FILE is for one query: add -e QUERY")
-    asking = connect(base_dir, server, token_file)
+    asking = connect(base_dir if server else root_base_dir(ctx), server, token_file)
     try:
         if query is not None:
             return queries.run(asking, query, form, output, quiet)

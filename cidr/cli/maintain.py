@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from cidr.cli.options import base_dir_option
+from cidr.cli.bars import bar
+from cidr.cli.options import base_dir_option, configured_base_dir, is_base_dir_given
 from cidr.config import Maintain, load
 from cidr.oldconf import read_old_conf
 from jlogd.cli.output import print_json, say, show, table
@@ -52,7 +52,7 @@ def maintain(ctx: click.Context, base_dir: Path, config_file: Path | None, dry_r
     from cidr.maintain import Action, Maintainer
 
     policy, only, base = _policy(ctx, config_file, base_dir)
-    with Maintainer(base, policy, dry_run=dry_run, only=only) as maintainer, _bar() as progress:
+    with Maintainer(base, policy, dry_run=dry_run, only=only) as maintainer, bar("maintain") as progress:
         summary = maintainer.run(progress)
     if as_json:
         print_json(msgspec.to_builtins(list(summary.actions), str_keys=True))
@@ -94,29 +94,11 @@ def _say_left(summary: Summary) -> None:
 
 def _policy(ctx: click.Context, file: Path | None, base: Path) -> tuple[Maintain, Sequence[str] | None, Path]:
     """The policy, the series it is for (None: all), and the directory: the one on the command line comes first."""
+    file = file or ctx.find_root().params.get("config_file")
     if file is None:
         return Maintain(), None, base
-    given = ctx.get_parameter_source("base_dir") is click.core.ParameterSource.COMMANDLINE or (
-        ctx.find_root().get_parameter_source("base_dir") is click.core.ParameterSource.COMMANDLINE
-    )
+    base = base if is_base_dir_given(ctx) else configured_base_dir(file)
     if file.suffix == ".conf":
         old = read_old_conf(file)
-        return old.policy, old.only, base if given else old.base_dir
-    config = load(file)
-    return config.cidr.maintain, None, base if given else Path(config.as_logger.base_dir)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal: series done."""
-    import sys
-
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich import progress as bars
-    from rich.console import Console
-
-    with bars.Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("maintain", total=None)
-        yield lambda series, done, total: bar.update(task, description=series, completed=done, total=total)
+        return old.policy, old.only, base
+    return load(file).cidr.maintain, None, base

@@ -13,8 +13,8 @@ from cidr.cli.root import wrong_query
 from cidr.formats import render, status
 from cidr.formats.status import is_empty
 from cidr.language.errors import QueryError
-from jlogd.cli.errors import DONE, NOT_FOUND
-from jlogd.cli.output import warn, write
+from jlogd.cli.errors import DONE, NOT_FOUND, USAGE
+from jlogd.cli.output import say, warn, write
 from jlogd.errors import UsageError
 
 
@@ -31,13 +31,30 @@ def run(asking: Asking, text: str, form: str, output: Path | None, quiet: bool) 
 
 
 def run_lines(asking: Asking, lines: Iterable[str], form: str, quiet: bool) -> int:
-    """A query a line; blank lines and comments (#) say nothing. Ends with the worst exit code."""
+    """A query a line; blank lines and comments (#) say nothing. `help` and `exit` are what they are in the shell. Ends
+    with the worst exit code."""
     worst = DONE
     for line in lines:
         text = line.strip()
+        if text.lower() in ("exit", "quit"):
+            break
         if text and not text.startswith("#"):
-            worst = max(worst, run(asking, text, form, None, quiet))
+            worst = max(worst, _line(asking, text, form, quiet))
     return worst
+
+
+def _line(asking: Asking, text: str, form: str, quiet: bool) -> int:
+    word, _, topic = text.partition(" ")
+    if word.lower() not in ("help", "?"):
+        return run(asking, text, form, None, quiet)
+    from cidr.cli.shell import help_text
+
+    try:
+        say(help_text(topic.strip()).rstrip("\n"))
+    except UsageError as error:
+        warn(f"error: {error}")
+        return USAGE
+    return DONE
 
 
 def put(reply: Reply, form: str, output: Path | None) -> None:

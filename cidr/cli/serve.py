@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cidr.cli.options import base_dir_option
+from cidr.cli.options import base_dir_option, configured_base_dir, is_base_dir_given
 from jlogd.cli.output import say
 
 
@@ -16,7 +16,7 @@ from jlogd.cli.output import say
     "--config",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="cidr.toml: [cidr.server], [cidr.maintain].",
+    help="cidr.toml: [cidr.server], [cidr.maintain], and base_dir of [as_logger].",
 )
 @click.option("--listen", metavar="ADDRESS", help="Where to listen. Default: 127.0.0.1:9090, or what the file says.")
 @click.option("--make-token", metavar="NAME", help="Print a new token, and what the configuration holds of it.")
@@ -44,21 +44,15 @@ def serve(ctx: click.Context, config: Path | None, listen: str | None, make_toke
     from cidr.server.config import check, load
     from cidr.server.run import run
 
+    config = config or ctx.find_root().params.get("config_file")
     settings, policy = load(config), Maintain()
     if config is not None:
-        whole = load_all(config)
-        policy = whole.cidr.maintain
-        base_dir = base_dir if _is_given(ctx) else Path(whole.as_logger.base_dir)
+        policy = load_all(config).cidr.maintain
+        base_dir = base_dir if is_base_dir_given(ctx) else configured_base_dir(config)
     if listen is not None:
         settings = msgspec.structs.replace(settings, listen=listen)
         check(settings, "--listen")
     return run(base_dir, settings, policy)
-
-
-def _is_given(ctx: click.Context) -> bool:
-    """Whether a directory is named on the command line: it comes before the one in the configuration."""
-    given = click.core.ParameterSource.COMMANDLINE
-    return given in (ctx.get_parameter_source("base_dir"), ctx.find_root().get_parameter_source("base_dir"))
 
 
 def _print_token(name: str) -> int:

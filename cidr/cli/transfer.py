@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from cidr.cli.bars import bar
 from cidr.cli.options import base_dir_option
 from cidr.times import zone_named
 from jlogd.cli.output import say, warn
@@ -17,6 +18,7 @@ from jlogd.errors import UsageError
 
 if TYPE_CHECKING:
     from cidr.rebuild import Rebuilt
+    from cidr.survey import Found
     from cidr.transfer import Format, Moved
     from cidr.types import Span
 
@@ -145,33 +147,56 @@ def rebuild(base_dir: Path, dry_run: bool) -> int:
     """Make the catalogue again from the segments alone.
 
     Stop as_logger first.
-    A catalogue that is damaged is kept under another name, which is printed. Segments that cannot be read are named and
-    left where they are, and the exit code is 1. What a logger was writing when it was stopped, and did not finish, is
-    removed: it is read again from the log.
+    All counts are read. A catalogue that is damaged is kept under another name, which is printed. Segments that cannot
+    be read are left where they are, and do not count; those that are gone are forgotten; those of a commit
+    that lacks others, and of which no catalogue says that it was finished, are moved to a directory `unfinished-1`, and
+    a logger reads their events again. All of them are named, and the exit code is 1. Nothing is deleted.
 
     \b
     Examples:
       cidr rebuild --base-dir var/aslogger --dry-run
       cidr rebuild --base-dir var/aslogger
     """
-    from cidr.rebuild import is_damaged
+    from cidr.aside import place
+    from cidr.rebuild import is_damaged, look
     from cidr.rebuild import rebuild as make
-    from cidr.survey import survey
 
-    found = survey(base_dir)
-    for path, reason in found.damaged:
-        warn(f"damaged: {path}: {reason}")
+    with bar("rebuild") as progress:
+        found = look(base_dir, change=not dry_run, progress=lambda done, of: progress("segments", done, of))
+    for _, reason in found.damaged:
+        warn(f"damaged: {reason}")
+    for path in found.missing:
+        warn(f"missing: {path}: the catalogue has it, and there is no such file; restore it from a copy, rebuild again")
     if not dry_run:
-        _say_moved(make(base_dir, found))
-    elif reason := is_damaged(base_dir):
-        warn(f"the catalogue is damaged ({reason}): it would be moved aside")
+        done = make(base_dir, found)
+        _say_moved(done)
+        _say_unfinished(found, f"moved to {done.unfinished}")
+    else:
+        if reason := is_damaged(base_dir):
+            warn(f"the catalogue is damaged ({reason}): it would be moved aside")
+        _say_unfinished(found, f"would be moved to {place(base_dir)}")
     series = len({segment.series for segment in found.segments})
     verb = "would be in" if dry_run else "are in"
     say(
         f"{counted(len(found.segments), 'segment')} of {series} series {verb} the catalogue; "
-        f"{len(found.torn)} unfinished, {len(found.damaged)} damaged"
+        f"{len(found.torn)} unfinished, {len(found.missing)} missing, {len(found.damaged)} damaged"
     )
-    return 1 if found.damaged else 0
+    return 1 if found.damaged or found.torn or found.missing else 0
+
+
+def _say_unfinished(found: Found, moved: str) -> None:
+    from cidr.intake import ORIGIN
+    from cidr.names import commit_of
+    from cidr.receipts import mark_of
+
+    for path in found.torn:
+        warn(f"unfinished: {path}: {found.why[path]}; {moved}")
+    marks = [commit_of(path) or mark_of(path) for path in found.torn]
+    if any(mark and mark[0] == ORIGIN for mark in marks):
+        warn(
+            "no log has what was imported: import that file again; or put back what is lacking and what was moved, and"
+            " rebuild again"
+        )
 
 
 def _say_moved(done: Rebuilt) -> None:

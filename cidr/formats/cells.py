@@ -45,10 +45,15 @@ def times(answer: Answer, zone: ZoneInfo) -> list[str] | None:
 
 def values(column: AnswerColumn) -> list[int | float | None]:
     """The values of a column; None where there is none. Fractions are rounded to six places."""
+    found: list[int | float | None]
     if column.values.dtype.kind in "iu":
-        whole: list[int | float | None] = column.values.tolist()
-        return whole
-    return [None if math.isnan(value) else round(value, 6) for value in column.values.tolist()]
+        found = column.values.tolist()
+    else:
+        found = [None if math.isnan(value) else round(value, 6) for value in column.values.tolist()]
+    if column.uncounted is not None:
+        for row in column.uncounted.nonzero()[0].tolist():
+            found[row] = None
+    return found
 
 
 def plain(reply: Reply) -> tuple[list[str], list[Sequence[Value]]]:

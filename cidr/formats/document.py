@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from cidr.addresses import parse_block, split
 from cidr.ask import Cached, Explained, Listed, Reply, Rows
@@ -24,6 +25,8 @@ from cidr.language import tree
 from cidr.language.parser import parse
 from cidr.types import Answer, AnswerColumn, CacheStat, Coverage, Plan, SeriesStat, Span, Work
 from jlogd.errors import RemoteError, UsageError
+
+_WHOLE = ("count", "hosts", "rest")
 
 
 def render(reply: Reply) -> bytes:
@@ -109,7 +112,7 @@ def _answer(found: dict[str, Any]) -> Answer:
         high=np.array([high for high, _ in halves], np.uint64),
         low=np.array([low for _, low in halves], np.uint64),
         bits=np.array([block.bits for block in blocks], np.uint8),
-        columns=tuple(_column(one, [row[one["name"]] for row in rows]) for one in found["columns"]),
+        columns=_columns(found["columns"], rows),
         matched=found["matched"],
         coverage=_read_coverage(found["coverage"]),
         work=msgspec.convert(found["work"], Work),
@@ -119,10 +122,21 @@ def _answer(found: dict[str, Any]) -> Answer:
     )
 
 
-def _column(one: dict[str, Any], cells: list[Any]) -> AnswerColumn:
-    whole = one["kind"] in ("count", "hosts", "rest")
-    values: Any = np.array(cells, np.int64) if whole else np.array([np.nan if c is None else c for c in cells], float)
-    return AnswerColumn(one["label"], one["kind"], values, one["total"])
+def _columns(described: list[dict[str, Any]], rows: list[dict[str, Any]]) -> tuple[AnswerColumn, ...]:
+    """A count without a value was not counted; and so was what is made of one."""
+    whole = [one["name"] for one in described if one["kind"] in _WHOLE]
+    short = np.array([any(row[name] is None for name in whole) for row in rows], np.bool_)
+    return tuple(_column(one, [row[one["name"]] for row in rows], short) for one in described)
+
+
+def _column(one: dict[str, Any], cells: list[Any], short: NDArray[np.bool_]) -> AnswerColumn:
+    empty = np.array([cell is None for cell in cells], np.bool_) & short
+    values: Any = (
+        np.array([cell or 0 for cell in cells], np.int64)
+        if one["kind"] in _WHOLE
+        else np.array([np.nan if cell is None else cell for cell in cells], float)
+    )
+    return AnswerColumn(one["label"], one["kind"], values, one["total"], empty if empty.any() else None)
 
 
 def _coverage(coverage: Coverage, zone: ZoneInfo) -> dict[str, Any]:

@@ -6,7 +6,8 @@
     spam : 20080423T123000 => 20080610T201500
     $VAR1 = [ ... ];                         cache details, as Perl prints a list
 
-Values that it did not know (ratios, shares) are written with up to six places, and one that does not exist as `-`.
+Values that it did not know (ratios, shares) are written with up to six places, and one that does not exist as `-`. A
+count of a time that nobody counted is 0: it knew no other.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from cidr.ask import Cached, Explained, Listed, Reply, Rows
 from cidr.formats.cells import cidrs, plain, values
 from cidr.times import format_stamp
+from cidr.types import AnswerColumn
 
 
 def render(reply: Reply) -> bytes:
@@ -34,7 +36,7 @@ def render(reply: Reply) -> bytes:
 
 def _rows(reply: Rows) -> list[str]:
     answer = reply.answer
-    columns = [["-" if value is None else str(value) for value in values(column)] for column in answer.columns]
+    columns = [["-" if value is None else str(value) for value in _values(column)] for column in answer.columns]
     blocks = [f"{block:<19}:" for block in cidrs(answer)]
     if len(columns) == 1:
         lines = [f"{block}{value:>10}" for block, value in zip(blocks, columns[0], strict=True)]
@@ -46,6 +48,10 @@ def _rows(reply: Rows) -> list[str]:
     digits = 15 if aggregate is not None and str(aggregate) == "aggregate hourly" else 8
     stamps = {at: format_stamp(at, reply.zone)[:digits] for at in set(answer.time.tolist())}
     return [f"{stamps[at]} {line}" for at, line in zip(answer.time.tolist(), lines, strict=True)]
+
+
+def _values(column: AnswerColumn) -> list[int | float | None]:
+    return column.values.tolist() if column.values.dtype.kind in "iu" else values(column)
 
 
 def _dumped(paths: list[str]) -> list[str]:

@@ -29,7 +29,8 @@ def _columns(reply: Rows) -> dict[str, Any]:
     if answer.time is not None:
         columns[TIME] = pa.array(answer.time).cast(pa.timestamp("s", tz=reply.zone.key))
     for name, column in zip(headers(answer), answer.columns, strict=True):
-        columns[name] = pa.array(column.values, from_pandas=column.values.dtype.kind == "f")
+        floating = column.values.dtype.kind == "f"
+        columns[name] = pa.array(column.values, mask=column.uncounted, from_pandas=floating)
     return columns
 
 

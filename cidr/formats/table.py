@@ -61,8 +61,10 @@ def _times(answer: Answer, reply: Rows) -> list[str]:
 
 
 def cell(column: AnswerColumn, row: int) -> str:
-    """A value as people read it."""
+    """A value as people read it; nothing where nobody counted, a dash for a quotient that there is not."""
     value = column.values[row]
+    if column.uncounted is not None and column.uncounted[row]:
+        return "-" if column.kind == "ratio" else ""
     if value != value:
         return "-"
     match column.kind:

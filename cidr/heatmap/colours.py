@@ -1,11 +1,14 @@
-"""The colours of the steps: from dark blue to yellow, told apart by the colour-blind too and in grey (as cividis)."""
+"""The colours of the steps: from amber to nearly black, told apart by the colour-blind too and in grey (as inferno,
+turned round and without its lightest). Many are dark: on white the cell that matters most is what is seen first,
+however small it is. On a dark page it is the other way round; the style sheet of the page has those.
+"""
 
 from __future__ import annotations
 
-# Of STEPS steps, the coolest first.
-RAMP = ("#0b2f6b", "#2c4270", "#46526e", "#5d6270", "#757575", "#918a74", "#ad9f6d", "#cfb95d", "#fde737")
+# Of STEPS steps, the fewest first.
+RAMP = ("#fbb41a", "#f98e09", "#ed6925", "#d84c3e", "#bc3754", "#932667", "#6a176e", "#420a68", "#160b39")
 ZERO = "#dfe3ea"
-NEGATIVE = "#8e2a6b"
+NEGATIVE = "#0f8b8d"
 HATCH_DARK, HATCH_FINE, HATCH_LIGHT = "#c9ccd1", "#eceef1", "#ffffff"
 
 

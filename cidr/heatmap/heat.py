@@ -1,8 +1,8 @@
 """The cells of a heat map: which block each is, its value, and how hot that is.
 
-A cell without any counted address has no data: NaN, and hatched. A cell that was counted and adds up to 0 is zero,
-and has a colour. Colours are steps of a logarithmic scale from the smallest value to the largest; a ratio's are
-linear.
+A cell without any counted address has no data: NaN, and hatched ("no address counted"). A cell that was counted and
+adds up to 0 is zero, and has a colour. Colours are steps of a logarithmic scale from the smallest value to the largest;
+a ratio's are linear.
 """
 
 from __future__ import annotations

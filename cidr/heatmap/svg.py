@@ -9,9 +9,13 @@ import textwrap
 from collections.abc import Callable
 from xml.sax.saxutils import escape, quoteattr
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cidr.heatmap import colours, words
 from cidr.heatmap.heat import DETAIL_GRID, NEGATIVE, NO_DATA, STEPS, ZERO, Heat
 from cidr.heatmap.hilbert import places
+from cidr.heatmap.sparse import corner, there
 from cidr.types import Block
 
 # Each square is an element that a browser keeps: more of them belong into a PNG.
@@ -21,6 +25,10 @@ SIDE = 16 * CELL
 HEAD_HEIGHT = 62
 LEGEND_HEIGHT = 48
 STEP = 16
+# Of the numbers of squares, in the 9 pixels of the style.
+LETTER_WIDTH, LETTER_HEIGHT = 6, 10
+# The first step on which white is read better than black.
+_DARK_FROM = 4
 _CLASSES = {NO_DATA: "none", ZERO: "zero", NEGATIVE: "minus"}
 
 
@@ -45,7 +53,7 @@ def file(heat: Heat) -> bytes:
         *_head(heat, side),
         f'<g transform="translate(0 {HEAD_HEIGHT})">',
         *_cells(heat, lambda _: None, cell),
-        *(_squares(heat, side) if heat.detail > DETAIL_GRID else []),
+        *(_squares(heat, side, there(heat, cell)) if heat.detail > DETAIL_GRID else []),
         "</g>",
         *_legend(heat, HEAD_HEIGHT + side),
         "</svg>\n",
@@ -60,7 +68,7 @@ def _cells(heat: Heat, link: Callable[[Block], str | None], cell: int = CELL) ->
     for number, (block, value, level) in enumerate(heat.cells()):
         x, y = xs[number] * cell, ys[number] * cell
         name = _CLASSES.get(level, f"s{level}")
-        text = f"{block}: {words.value_text(value)}"
+        text = f"{block}: {words.nothing(heat) if level == NO_DATA else words.value_text(value)}"
         square = (
             f'<rect class="{name}" x="{x}" y="{y}" width="{cell}" height="{cell}"><title>{escape(text)}</title></rect>'
         )
@@ -75,7 +83,7 @@ def _cells(heat: Heat, link: Callable[[Block], str | None], cell: int = CELL) ->
 
 
 def _ink(level: int) -> str:
-    return "on-dark" if 1 <= level <= 5 or level == NEGATIVE else "on-light"
+    return "on-dark" if level >= _DARK_FROM or level == NEGATIVE else "on-light"
 
 
 _HATCH = (
@@ -109,8 +117,9 @@ def _fitting(text: str, characters: int, lines: int) -> list[str]:
     return textwrap.wrap(text, characters, max_lines=lines, placeholder=" ...") or [""]
 
 
-def _squares(heat: Heat, side: int) -> list[str]:
-    """Lines around the squares that 16 by 16 cells are too small for, and their numbers."""
+def _squares(heat: Heat, side: int, hidden: NDArray[np.bool_]) -> list[str]:
+    """Lines around the squares that 16 by 16 cells are too small for, and their numbers. `hidden`: what they would
+    hide."""
     blocks = words.squares(heat)
     across = int(len(blocks) ** 0.5)
     wide = side // across
@@ -118,14 +127,22 @@ def _squares(heat: Heat, side: int) -> list[str]:
     edges = "".join(f"M{at * wide} 0V{side}M0 {at * wide}H{side}" for at in range(across + 1))
     found = [f'<path class="edges" d="{edges}"/>']
     for x, y, block in zip(xs, ys, blocks, strict=True):
-        found.append(f'<text class="square" x="{x * wide + 3}" y="{y * wide + 10}">{words.number(block)}</text>')
+        name = words.number(block)
+        square = hidden[y * wide : (y + 1) * wide, x * wide : (x + 1) * wide]
+        right, down = corner(square, (LETTER_WIDTH * len(name) + 2, LETTER_HEIGHT), 2)
+        at = f'x="{x * wide + right + 1}" y="{y * wide + down + LETTER_HEIGHT - 2}"'
+        found.append(f'<text class="square" {at}>{name}</text>')
     return found
 
 
 def _legend(heat: Heat, top: int) -> list[str]:
     x, y = 4, top + 12
     parts = []
-    plain = [("none", "no data"), ("zero", "0"), *([("minus", "below 0")] if words.has_negative(heat) else [])]
+    plain = [
+        ("none", words.nothing(heat)),
+        ("zero", "0"),
+        *([("minus", "below 0")] if words.has_negative(heat) else []),
+    ]
     for name, text in plain:
         parts.append(f'<rect class="{name} box" x="{x}" y="{y}" width="14" height="14"/>')
         parts.append(f'<text class="words" x="{x + 18}" y="{y + 12}">{text}</text>')

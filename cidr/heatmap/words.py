@@ -67,9 +67,12 @@ def ticks(heat: Heat) -> list[tuple[int, str]]:
 
 def value_text(value: float) -> str:
     """A cell's value in words."""
-    if value != value:
-        return "no data"
     return f"{value:,.0f}" if value == int(value) else f"{value:,.4f}"
+
+
+def nothing(heat: Heat) -> str:
+    """What a hatched cell says."""
+    return "no ratio" if heat.linear else "no address counted"
 
 
 def has_negative(heat: Heat) -> bool:

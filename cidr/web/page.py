@@ -177,6 +177,7 @@ def _grid(local: Local, reply: Rows, query: Query) -> dict[str, Any] | None:
         "title": name,
         "least": words.value_text(drawn.least),
         "most": words.value_text(drawn.most),
+        "nothing": words.nothing(drawn),
         "png": f"/v1/heatmap?{parts}" if reply.show.what == "count" else None,
         "others": len(query.blocks) - 1,
     }

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cidr.ask import Local
+from cidr.formats import cells
 from cidr.heatmap.words import value_text
 from cidr.types import BLOCKS, Answer, Block, CountQuery, MoversQuery, Query, Span, Tier
 from jlogd.errors import UsageError
@@ -34,8 +35,8 @@ def draw(local: Local, query: Query, answer: Answer) -> tuple[dict[Block, str], 
     except UsageError:  # more points than the server sends
         return {}, ""
     lines: dict[Block, list[float]] = {}
-    for row, value in enumerate(found.columns[0].values.tolist()):
-        lines.setdefault(found.block(row), []).append(value)
+    for row, value in enumerate(cells.values(found.columns[0])):
+        lines.setdefault(found.block(row), []).append(np.nan if value is None else value)
     drawn = {block: line(np.array(values, float), str(block)) for block, values in lines.items() if len(values) > 1}
     return drawn, _NAMES[tier] if drawn else ""
 
@@ -55,12 +56,20 @@ def line(values: NDArray[np.float64], name: str) -> str:
             pieces.append(piece)
             piece = []
     pieces += [piece] if piece else []
-    label = f"{name}: {value_text(least)} to {value_text(most)}"
-    lines = "".join(f'<polyline points="{" ".join(one)}"/>' for one in pieces)
+    label = f"{name}: {value_text(least)} to {value_text(most)}" if len(known) else f"{name}: not counted"
+    lines = "".join(_piece(one) for one in pieces)
     return (
         f'<svg class="spark" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" '
         f"aria-label={quoteattr(label)}>{lines}</svg>"
     )
+
+
+def _piece(points: list[str]) -> str:
+    """A line, or a dot where what is before and after was not counted: a line of one point is not drawn."""
+    if len(points) > 1:
+        return f'<polyline points="{" ".join(points)}"/>'
+    x, y = points[0].split(",")
+    return f'<circle cx="{x}" cy="{y}" r="1.5"/>'
 
 
 def _span(query: Query, answer: Answer) -> Span:

@@ -102,15 +102,23 @@ def _pump(stream: BinaryIO, framing: str, writer: Writer, tally: Tally, report: 
         writer.flush()
     except BaseException:
         # What brought us here is to be told; that the writer fails as well says nothing new.
-        unsure = ""
+        full, unsure = writer.full, False
         try:
-            writer.close(CLOSE_SECONDS_MAX)
+            # A log that is full takes nothing more within any time that somebody would wait.
+            writer.close(0.0 if full is not None else CLOSE_SECONDS_MAX)
         except TimeoutError:
-            unsure = "at least "
+            unsure = True
         except JlogError:
             pass
-        warn(f"{unsure}{units.counted(writer.durable, 'record')} durable, then:")
+        why = f"; the log took no more: {full}" if full is not None else ""
+        warn(f"{_told(writer.durable, unsure)}{why}; then:" if why else f"{_told(writer.durable, unsure)}, then:")
         raise
+
+
+def _told(durable: int, unsure: bool) -> str:
+    if unsure and not durable:
+        return "no record is known to be durable"
+    return f"{'at least ' if unsure else ''}{units.counted(durable, 'record')} durable"
 
 
 def _hand_over(part: Part, writer: Writer, tally: Tally) -> None:

@@ -50,7 +50,8 @@ def decommission(name: str, drain: bool, yes: bool, config: Path | None) -> int:
     them go by itself, with --drain once it has pulled everything; for one that is gone, run this where a configuration
     lists the nodes. It may be interrupted, and goes on when it is run again. Exit code 1: some nodes, which are named,
     were away for half a minute or could not be reached, and everything else is done, run it again when they are back;
-    or no node has a subscriber of that name.
+    or no node has a subscriber of that name. One of the configuration's own names may be gone already: that is said,
+    and is no failure.
 
     \b
     Examples:
@@ -255,7 +256,7 @@ def _remove(config: Config, names: list[str], away: list[str]) -> int:
     from jlogd.manager.census import remove
 
     left: list[ManagedNode] = []
-    removed = 0
+    removed_on: list[str] = []
     for node_ in config.manager.node:
         if node_.name in away:
             warn(f"{node_.name}: away, and not drained: the manager goes on with it when it is back")
@@ -264,8 +265,7 @@ def _remove(config: Config, names: list[str], away: list[str]) -> int:
         for one in names:
 
             def done(log: str, name: str = one, where: str = node_.name) -> None:
-                nonlocal removed
-                removed += 1
+                removed_on.append(where)
                 say(f"{where}: {log}: removed {name}")
 
             error = remove(config.manager, node_, one, done)
@@ -273,8 +273,15 @@ def _remove(config: Config, names: list[str], away: list[str]) -> int:
                 warn(f"{node_.name}: {error}")
                 left.append(node_)
                 break
-    nodes = units.counted(len(config.manager.node) - len(left), "node")
-    say(f"{units.counted(removed, 'subscriber')} removed from {nodes}")
+    say(_told_removed(removed_on, names, len(config.manager.node) - len(left)))
     if left:
         warn(f"not done on {', '.join(one.name for one in left)}: run this again when they can be reached")
     return NOT_FOUND if left else DONE
+
+
+def _told_removed(removed_on: list[str], names: list[str], asked: int) -> str:
+    """What was removed, given the node of each of them; `asked` is how many nodes could be."""
+    if not removed_on:
+        return f"0 subscribers removed: none of {units.counted(asked, 'node')} has {' or '.join(names)} (any more)"
+    nodes = units.counted(len(set(removed_on)), "node")
+    return f"{units.counted(len(removed_on), 'subscriber')} removed from {nodes}"

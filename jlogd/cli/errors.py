@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import click
 
+from jlogd.access import DENIED, denied
 from jlogd.cli.hints import Hinting
 from jlogd.errors import JlogError, UsageError
 
@@ -30,8 +31,8 @@ DONE, NOT_FOUND, USAGE, FAILED = 0, 1, 2, 3
 DEBUG_VARIABLE = "JLOGD_DEBUG"
 
 _ADVICE = {
-    errno.EACCES: "run as the user that owns the log, or have its mode changed",
-    errno.EPERM: "run as the user that owns the log, or have its mode changed",
+    errno.EACCES: "run as a user that may, or have the mode changed",
+    errno.EPERM: "run as a user that may, or have the mode changed",
     errno.EROFS: "the file system is mounted read-only",
     errno.ENOSPC: "make room, then run it again",
     errno.EDQUOT: "the quota is used up: make room, then run it again",
@@ -119,6 +120,8 @@ def explain_os_error(error: OSError) -> str:
     what = (error.strerror or str(error) or type(error).__name__).lower()
     paths = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     where = f"{' -> '.join(paths)}: " if paths else ""
+    if paths and error.errno in DENIED:
+        what += f" to {denied(paths[0])}"
     advice = _ADVICE.get(error.errno or 0, "")
     return f"{where}{what}" + (f"; {advice}" if advice else "")
 

@@ -98,15 +98,25 @@ class _Span:
 def _span(log: Log, start: Start, end: Start | None) -> _Span:
     stat = log.stat()
     start = targets.start_in(log, start)
+    end = end if end is None else targets.start_in(log, end)
+    if end is not None and _is_before(end, start):
+        raise UsageError(f"--to {end} is before --from {start}: give a place after it, or leave --to out")
     if isinstance(start, int):
         start = min(max(start, stat.first), stat.next)
     if isinstance(end, datetime):
         return _Span(start, stat.next, int(end.timestamp() * 1e9), stat.bytes)
     if end is None or end == "end":
         return _Span(start, stat.next, None, stat.bytes)
-    end = stat.first if end == "begin" else targets.start_in(log, end)
+    end = stat.first if end == "begin" else end
     assert isinstance(end, int)
     return _Span(start, min(end, stat.next), None, stat.bytes)
+
+
+def _is_before(one: Start, other: Start) -> bool:
+    """Whether that is plain from the words: of a number and a time nobody knows."""
+    if isinstance(one, int) and isinstance(other, int):
+        return one < other
+    return isinstance(one, datetime) and isinstance(other, datetime) and one < other
 
 
 @dataclass
@@ -263,7 +273,8 @@ def _check_parquet(output: str) -> None:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise MissingLibrary(
-            "the library for Parquet is not installed; install it: pip install 'jlogd[parquet]', or use --format json"
+            "the library for Parquet is not installed; install it: pip install 'jlogd[parquet]', or pip install "
+            "'.[parquet]' in a checkout of jlogd; or use --format json"
         ) from None
     if output == _STDOUT and sys.stdout.isatty():
         raise UsageError("Parquet is not for a terminal; give --output FILE")
@@ -281,6 +292,8 @@ def _opened(output: str) -> Iterator[BinaryIO]:
     path = Path(output)
     if path.is_dir():
         raise UsageError(f"{output} is a directory; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"--output {output}: there is no directory {path.parent}; make it, or name another file")
     if path.exists() and not path.is_file():  # a pipe or a device
         with open(path, "wb") as stream:
             yield stream

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib import import_module
 
 import click
 
@@ -44,6 +45,10 @@ OLD_COMMANDS = {
 }
 
 
+# The two programs of jlogd are easily taken for each other: where the commands of the other one are.
+OTHERS = {"jlogctl": "jlogd.cli.jlogd", "jlogd": "jlogd.cli.jlogctl"}
+
+
 def near(word: str, known: Iterable[str]) -> str:
     """The known word closest to `word`, or ""."""
     names = list(known)
@@ -78,9 +83,21 @@ class Hinting(click.Group):
     def _meant(self, ctx: click.Context, name: str) -> str:
         if name in OLD_COMMANDS:
             return f"; it is now {OLD_COMMANDS[name]}"
+        other = _other_program(ctx)
+        if other is not None and name in other.commands:
+            return f"; that is `{other.name} {name}`"
         close = near(name, self.list_commands(ctx))
         if close:
             return f"; did you mean {close}?"
+        if other is not None and (close := near(name, other.commands)):
+            return f"; did you mean `{other.name} {close}`?"
         if ctx.parent is None and ("/" in name or name.startswith(".")):
             return f"; the command comes first: {ctx.command_path} stat {name}"
         return f"; there are: {', '.join(self.list_commands(ctx))}"
+
+
+def _other_program(ctx: click.Context) -> click.Group | None:
+    """jlogd for jlogctl, and the other way round; loaded only once a command was not found."""
+    module = OTHERS.get(ctx.command.name or "") if ctx.parent is None else None
+    other = import_module(module).cli if module is not None else None
+    return other if isinstance(other, click.Group) else None

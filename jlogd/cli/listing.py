@@ -11,7 +11,8 @@ from jlogd.cli.errors import DONE, NOT_FOUND
 from jlogd.cli.output import print_json, say, show, table, warn
 from jlogd.cli.params import Target, json_option, keys_options
 from jlogd.cli.stat import health
-from jlogd.errors import JlogError
+from jlogd.errors import JlogError, NotGranted
+from jlogd.journal.layout import no_meta
 from jlogd.journal.types import LogStat
 
 _COLUMNS = ("LOG", "RECORDS", "NEXT", "SIZE", "SEGMENTS", "NEWEST", "SUBSCRIBERS (LAG)")
@@ -24,37 +25,51 @@ _COLUMNS = ("LOG", "RECORDS", "NEXT", "SIZE", "SEGMENTS", "NEWEST", "SUBSCRIBERS
 def list_(place: str, as_json: bool) -> int:
     """List the logs of a spool or a daemon.
 
-    SPOOL is a directory of logs or the address of a daemon. Exit code 1: there are none, or one cannot be read.
+    SPOOL is a directory of logs or the address of a daemon. Of a log that this client may neither read nor administer,
+    only the name is shown. Exit code 1: there are none, or one cannot be read, or has lost its log.json.
 
     \b
     Examples:
       jlogctl list var/spool
       jlogctl list tcp://127.0.0.1:5140 --json
     """
-    stats: list[LogStat] = []
+    found: list[LogStat | str] = []
     code = DONE
     for target in targets.logs_at(place):
         try:
-            with targets.open_log(target) as log:
-                stats.append(log.stat())
+            found.append(_look(target))
         except (JlogError, OSError) as error:
             # One broken log must not hide the others.
             warn(f"warning: {target}: {error}")
             code = NOT_FOUND
+    for path in targets.headless_in(place):
+        warn(f"warning: {no_meta(path)}")
+        code = NOT_FOUND
     if as_json:
-        print_json(stats)
-    elif stats:
-        show(table(_COLUMNS, [_row(stat) for stat in stats]))
+        print_json({"name": one} if isinstance(one, str) else one for one in found)
+    elif found:
+        show(table(_COLUMNS, [_row(one) for one in found]))
     elif code == DONE:
         seen = " that this client may see" if "://" in place else ""
         say(f"there are no logs in {place}{seen}; make one: jlogctl create {place.rstrip('/')}/NAME")
-    for stat in stats:
-        for trouble in health(stat)[0] if not as_json else ():
+    for stat in [one for one in found if isinstance(one, LogStat) and not as_json]:
+        for trouble in health(stat)[0]:
             warn(f"warning: {stat.name}: {trouble}")
-    return code if stats else NOT_FOUND
+    return code if found else NOT_FOUND
 
 
-def _row(stat: LogStat) -> tuple[str, ...]:
+def _look(target: str) -> LogStat | str:
+    """The log as it is, or only its name, where no more is granted."""
+    with targets.open_log(target) as log:
+        try:
+            return log.stat()
+        except NotGranted:
+            return log.name
+
+
+def _row(stat: LogStat | str) -> tuple[str, ...]:
+    if isinstance(stat, str):
+        return (stat, *["-"] * (len(_COLUMNS) - 1))
     records = stat.next - stat.first
     newest = (
         f"{units.format_duration(max(time.time() - stat.newest_time, 0))} ago" if records and stat.newest_time else "-"

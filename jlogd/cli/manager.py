@@ -71,8 +71,9 @@ def status(config: Path | None, watch: bool, interval: float, as_json: bool) -> 
     """Show how each log of each node is pulled.
 
     For each: its state, how far it lags in records, bytes and age, the rate of the last seconds, what was written and
-    what gaps named as lost since the first contact, and what is wrong. Exit code 1: something is. A node that is away
-    and a pull that stands still are wrong after a minute; until then only their rows say so.
+    what gaps named as lost since the first contact, and what is wrong. Exit code 1: something is; or the manager is
+    decommissioned and pulls from no node any more, or waits only for nodes that are away. A node that is away and a
+    pull that stands still are wrong after a minute; until then only their rows say so.
 
     \b
     Examples:
@@ -205,6 +206,8 @@ def resume(node: str, log: str, at: int | None, config: Path | None, text: bool)
         return say(f"the text of {log} goes on")
     found = manager_config(config)
     pulls = [pull for pull in ask_manager(url_of(found), config).pulls if (pull.node, pull.log) == (node, log)]
+    if not pulls:
+        raise UsageError(f"this manager pulls no log {log} of a node {node}; what it pulls: jlogctl manager status")
     if not any(pull.state == "stopped" for pull in pulls):
         raise UsageError(f"the pull of {log} at {node} has not stopped; see jlogctl manager status")
     _order(found.manager_ledger, orders.Resume(node, log, at))
@@ -224,7 +227,12 @@ def _order(ledger: Path, order: Resume) -> None:
 
 
 def _ledger(path: Path | None, text: bool) -> Path:
-    return _load(path).text_ledger if text else manager_config(path).manager_ledger
+    if not text:
+        return manager_config(path).manager_ledger
+    config = _load(path)
+    if not config.texts and not config.text_ledger.exists():
+        raise UsageError("no log of this configuration has a text ([log.NAME] text = ...); leave out --text")
+    return config.text_ledger
 
 
 def _load(path: Path | None) -> Config:
@@ -267,19 +275,23 @@ def ask_manager(url: str, config: Path | None = None) -> ManagerStatus:
 
 
 def _show_status(found: ManagerStatus, as_json: bool) -> int:
-    code = NOT_FOUND if found.problems else DONE
+    all_let_go = bool(found.leaving) and not found.nodes
+    code = NOT_FOUND if found.problems or found.away or all_let_go else DONE
     if as_json:
-        print_json([{**msgspec.to_builtins(found), "healthy": not found.problems}])
+        print_json([{**msgspec.to_builtins(found), "healthy": code == DONE}])
         return code
     away = [node for node in found.nodes if not node.up]
     up = f"{len(found.nodes) - len(away)} of {units.counted(len(found.nodes), 'node')} up"
     leaving = f"; decommissioned: {found.leaving}" if found.leaving else ""
-    say(f"manager {found.name}: {up}, {units.counted(len(found.pulls), 'log')}{leaving}")
+    pulls = "pulls from no node any more" if all_let_go else f"{up}, {units.counted(len(found.pulls), 'log')}"
+    say(f"manager {found.name}: {pulls}{leaving}")
     if found.pulls:
         show(table(COLUMNS, [_row(pull) for pull in found.pulls], left=4))
     for node in away:
         if not any(pull.node == node.name for pull in found.pulls):
             warn(f"{node.name}: {node.error or 'not connected yet'}")
+    for name in found.away:
+        warn(f"warning: {name} is away and not drained; everything else is")
     for problem in found.problems:
         warn(f"warning: {problem}")
     for text in found.unclaimed:

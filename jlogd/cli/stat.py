@@ -63,8 +63,8 @@ def stat(targets_: tuple[str, ...], watch: bool, interval: float, as_json: bool)
     Size, rate, range, age, durability, and for every subscriber its lag in records, bytes and time. Without --watch
     the rate is an average over the records that the log holds. What is wrong is told in lines that begin with
     "warning:". Exit code 1: a log is not healthy, that is, it has failed and takes no appends, or it refuses them
-    because a subscriber is at its cap. That a disk failed is known to the process that met it: for a log that a daemon
-    writes, ask at the daemon's address.
+    because a subscriber is at its cap, or because in the last minute there was no room on the disk. That a disk failed
+    or is full is known to the process that met it: for a log that a daemon writes, ask at the daemon's address.
 
     \b
     Examples:
@@ -140,6 +140,9 @@ def health(stat: LogStat) -> tuple[list[str], bool]:
     sick = False
     if stat.failed:
         troubles.append(f"failed and takes no appends: {stat.failed}")
+        sick = True
+    if stat.full:
+        troubles.append(f"appends are refused: {stat.full}")
         sick = True
     troubles += stat.risks
     for one in stat.subscribers:

@@ -10,6 +10,7 @@ Threads: the main one reads and writes. `_watch_stdout` waits for the reader of 
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -32,6 +33,7 @@ from jlogd.cli.params import log_argument, start_option
 from jlogd.errors import UsageError
 from jlogd.journal.batch import Batch, Gap
 from jlogd.journal.types import Start
+from jlogd.subscriber.subscriber import NEWS
 
 if TYPE_CHECKING:
     from jlogd.subscriber.subscriber import Subscriber
@@ -83,7 +85,8 @@ def tail(
 
     Records are printed as they are, each followed by a newline. With --json each is an object with sequence, time (when
     it was appended) and record, or base64 for bytes that are not UTF-8. Lost records are told in one line on
-    standard error, with --json as an object with gap. Exit code 1: with --grep and --no-follow, nothing matched; or
+    standard error, with --json as an object with gap. When the daemon goes away, standard error says so; it is tried
+    again until it is back, and no record is left out. Exit code 1: with --grep and --no-follow, nothing matched; or
     records were lost to damage.
 
     \b
@@ -101,6 +104,7 @@ def tail(
             targets.subscribers_of(log, subscriber),
             log.subscriber(subscriber, start=begin, follow=follow, stop=stop) as feed,
             _watch_stdout(stop),
+            _told_of_the_daemon(),
         ):
             tally = _copy(feed, options)
     if tally.lost or (tally.printed == 0 and options.grep and not follow):
@@ -203,6 +207,26 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+class _ToStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            warn(record.getMessage())
+
+
+@contextmanager
+def _told_of_the_daemon() -> Iterator[None]:
+    """Say on stderr when the daemon is lost, and when it is back."""
+    news, handler = logging.getLogger(NEWS), _ToStderr()
+    level = news.level
+    news.addHandler(handler)
+    news.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        news.removeHandler(handler)
+        news.setLevel(level)
 
 
 @contextmanager

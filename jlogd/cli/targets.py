@@ -17,6 +17,7 @@ from jlogd.cli.hints import near
 from jlogd.cli.owner import act_as_owner
 from jlogd.cli.params import given_keys
 from jlogd.errors import JlogError, LogNotFound, SubscriberUnknown, UsageError
+from jlogd.journal.layout import no_meta
 from jlogd.journal.types import NAME, Settings, Start
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def create_log(target: str, settings: Settings, subscribers: Sequence[str]) -> N
         jlogd.create(target, settings, subscribers, **given_keys())
         return
     path = _directory(target)
+    if path.is_dir() and path.samefile(".") and not any(path.iterdir()):
+        raise UsageError(f"{path} is the directory you are in, and a log would take its place: name it from outside")
     act_as_owner(path)
     jlogd.create(path, settings, subscribers)
 
@@ -64,6 +67,14 @@ def logs_in(spool: Path) -> list[Path]:
     """The directories in `spool` that are logs, by name."""
     found = (path.parent for path in spool.glob(f"*/{LOG_FILE}"))
     return sorted(path for path in found if NAME.fullmatch(path.name))
+
+
+def headless_in(place: str) -> list[Path]:
+    """The directories in a spool that hold segments and no log file, by name; at an address, none are known."""
+    if _is_remote(place):
+        return []
+    found = (path for path in _directory(place).iterdir() if NAME.fullmatch(path.name) and path.is_dir())
+    return sorted(path for path in found if not (path / LOG_FILE).is_file() and any(path.glob("*.seg")))
 
 
 def logs_at(place: str) -> list[str]:
@@ -150,14 +161,14 @@ def _what_is_there(path: Path) -> str:
     """Why `path` is not a log, and what to do."""
     if path.is_file():
         return f"{path} is a file, not a log; a log is a directory"
-    inside = logs_in(path) if path.is_dir() else []
+    if path.is_dir() and any(path.glob("*.seg")):
+        return no_meta(path)
+    inside = sorted(logs_in(path) + headless_in(str(path))) if path.is_dir() else []
     if inside:
         names = ", ".join(str(found) for found in inside[:NAMES_SHOWN_MAX])
         return f"{path} is a spool, not a log; name one of its logs: {names}"
     close = near(path.name, [found.name for found in logs_in(path.parent)])
     if close:
         return f"there is no log at {path}; did you mean {path.with_name(close)}?"
-    if path.is_dir() and any(path.glob("*.seg")):
-        return f"{path} holds segments and no log.json; see what can be done: jlogctl repair {path} --dry-run"
     held = "there is no log at" if not path.is_dir() else "there is no log in the directory"
     return f"{held} {path}; make one: jlogctl create {path}"

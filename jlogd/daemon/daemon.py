@@ -16,7 +16,7 @@ import logging
 import queue
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -31,10 +31,12 @@ from jlogd.daemon.malloc import keep_freed_memory
 from jlogd.daemon.managing import Managing
 from jlogd.daemon.metrics import JlogdCollector, make_registry
 from jlogd.daemon.notify import Notifier
+from jlogd.daemon.ports import demand_free_ports
 from jlogd.daemon.reload import Change, in_effect, reload_plan
 from jlogd.daemon.server import Server
 from jlogd.daemon.spool import open_spool, prepare_spool
 from jlogd.errors import ConfigError, Fenced, JlogError
+from jlogd.journal.types import Settings
 from jlogd.manager.texts import Texts
 from jlogd.version import VERSION
 
@@ -96,9 +98,7 @@ class Daemon:
     def start(self) -> None:
         """Open the logs, listen, take records. Raises what prevents it, having stopped again."""
         try:
-            for name, log in self.config.log.items():
-                self.logs.ensure(name, log.settings, log.subscribers)
-            self.logs.open_found()
+            self.logs.open_all(_wanted(self.config))
             self.server.start()
             if self.http is not None:
                 self.http.start()
@@ -122,7 +122,9 @@ class Daemon:
     def problems(self) -> list[str]:
         """What is wrong, in words; nothing when all is well."""
         found = [f"log {name} is not served: {why}" for name, why in self.logs.unserved.items()]
-        found += [f"log {stat.name} accepts nothing: {stat.failed}" for stat in self.logs.stats() if stat.failed]
+        for stat in self.logs.stats():
+            found += [f"log {stat.name} accepts nothing: {stat.failed}"] if stat.failed else []
+            found += [f"log {stat.name} refuses appends: {stat.full}"] if stat.full else []
         return (
             found + self.server.problems() + self.inputs.problems() + self.texts.problems() + self.managing.problems()
         )
@@ -138,9 +140,7 @@ class Daemon:
         """
         applied, left = reload_plan(self.config, config)
         config = in_effect(self.config, config)
-        for name, log in config.log.items():
-            self.logs.ensure(name, log.settings, log.subscribers)
-        self.logs.open_found()
+        self.logs.open_all(_wanted(config))
         self.server.reload(config.auth)
         self.texts.replace(config.texts)
         self.inputs.replace(config)
@@ -178,8 +178,14 @@ class Daemon:
         self.spool.release()
 
 
+def _wanted(config: Config) -> dict[str, tuple[Settings, Sequence[str]]]:
+    return {name: (log.settings, log.subscribers) for name, log in config.log.items()}
+
+
 def admitted(config: Config, accept_risk: bool = False) -> Daemon:
     """A daemon whose spool was looked at first; `accept_risk`: even if its mount is not fit for logs."""
+    if not config.spool.exists():
+        demand_free_ports(config)
     prepare_spool(config.node, config.spool, accept_risk)
     return Daemon(config)
 

@@ -40,7 +40,7 @@ _VERBS: dict[type[object], tuple[Verb, ...]] = {
     messages.SubscriberCaps: ("admin",),
     messages.SubscriberClone: ("admin",),
 }
-_WORDS = {"append": "append to", "read": "read", "admin": "administer"}
+_WORDS = {"append": "append to", "subscribe": "subscribe to", "read": "read", "admin": "administer"}
 
 
 class Party:
@@ -76,8 +76,9 @@ class Party:
         if isinstance(message, messages.Subscribe):
             self.demand_subscription(log, message.name)
         elif log and not any(self.may(verb, log) for verb in _VERBS[type(message)]):
-            verb = _VERBS[type(message)][-1 if isinstance(message, messages.CreateLog) else 0]
-            what = "use" if isinstance(message, messages.OpenLog) else _WORDS[verb]
+            # What it was opened for is not known yet: it is granted none of them.
+            *others, last = (_WORDS[verb] for verb in _VERBS[type(message)])
+            what = f"{', '.join(others)} or {last}" if others else last
             raise NotGranted(f"{self.name} may not {what} log {_shown(log)}: {_HOW}")
 
     def demand_subscription(self, log: str, name: str) -> None:

@@ -43,12 +43,15 @@ class Inputs:
     def __init__(self, logs: SpoolLogs) -> None:
         self._logs = logs
         self._running: dict[str, _Running] = {}
-        self._not_started: dict[str, str] = {}  # sources that a reload could not start, and why
+        self._not_started: dict[str, str] = {}  # sources that could not be started, and why
 
     def start_all(self, config: Config) -> None:
-        """Start every source of the configuration. Raises what prevents one."""
+        """Start every source of the configuration, but those of logs that are not served. Raises what prevents one."""
         for name, source in _named(config).items():
-            self._start(name, source)
+            if source.log in self._logs.unserved:
+                self._try_start(name, source)
+            else:
+                self._start(name, source)
 
     def replace(self, config: Config) -> None:
         """Go over to another configuration: stop what it does not have, start what is new, leave alone what is not.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jlogd.daemon.served import Served
-from jlogd.errors import JlogError, LogNotFound, SubscriberExists
+from jlogd.errors import FormatError, JlogError, LogExists, LogNotFound, SubscriberExists
+from jlogd.journal.disk import PosixDisk
 from jlogd.journal.journal import Journal
-from jlogd.journal.layout import Layout
+from jlogd.journal.layout import Layout, no_meta, without_meta
 from jlogd.journal.types import NAME, LogStat, Settings, check_name
 from jlogd.spoolcheck.verdict import told_risks
 from jlogd.writer.committer import Committer
@@ -37,20 +38,43 @@ class SpoolLogs:
         self._served: dict[str, Served] = {}
         self.unserved: dict[str, str] = {}  # logs of the spool that could not be opened, and why
 
-    def open_found(self) -> None:
-        """Open every log that lies in the spool. One that cannot be opened is told and left out."""
+    def open_all(self, wanted: Mapping[str, tuple[Settings, Sequence[str]]]) -> None:
+        """`ensure` the logs that are wanted, by name, and open what else lies in the spool.
+
+        One that is damaged is told and left out, and so is whatever was not wanted and cannot be opened. Raises what
+        keeps a wanted one from being opened for any other reason, and damage when it leaves none of them.
+        """
+        left_out: dict[str, str] = {}
+        for name, (settings, subscribers) in wanted.items():
+            try:
+                self.ensure(name, settings, subscribers)
+            except (FormatError, LogExists) as error:
+                left_out[name] = str(error)
+                if left_out.keys() == wanted.keys():
+                    raise
         for path in sorted(self.spool.iterdir()):
-            if NAME.fullmatch(path.name) and Layout(path).meta.exists() and path.name not in self._served:
-                try:
-                    self._open(path.name)
-                except (JlogError, OSError) as error:
-                    self.unserved[path.name] = str(error)
-                    _log.error("%s is not served: %s", path, error)
+            if NAME.fullmatch(path.name) and path.name not in self._served and path.name not in left_out:
+                why = self._try_open(path)
+                left_out.update({path.name: why} if why else {})
+        for name, why in left_out.items():
+            if why != self.unserved.get(name):
+                _log.error("%s is not served: %s", self.spool / name, why)
+        self.unserved = left_out
+
+    def _try_open(self, path: Path) -> str:
+        """Open what lies in the spool, if that is a log; why it cannot be, or ""."""
+        if not Layout(path).meta.exists():
+            return no_meta(path) if without_meta(PosixDisk(), path) else ""
+        try:
+            self._open(path.name)
+        except (JlogError, OSError) as error:
+            return str(error)
+        return ""
 
     def ensure(self, name: str, settings: Settings, subscribers: Sequence[str]) -> Served:
         """Open a log with these settings and at least these subscribers, making it when it is not there."""
         if not Layout(self.spool / name).meta.exists():
-            return self.create(name, settings, subscribers)
+            return self._make(name, settings, subscribers)
         served = self._served.get(name) or self._open(name)
         served.journal.configure(settings)
         for subscriber in set(subscribers) - set(served.journal.subscriber_names()):
@@ -72,13 +96,25 @@ class SpoolLogs:
     def get(self, name: str, shown: Callable[[str], bool] | None = None) -> Served:
         """Raises `LogNotFound`, which names those other logs that are `shown` to whoever asks: without it none."""
         served = self._served.get(name)
+        if served is None and name in self.unserved:
+            raise LogNotFound(f"this daemon cannot serve log {name}; its /healthz and its own log say why")
         if served is None:
             there = ", ".join(filter(shown, self.names())) if shown else ""
             raise LogNotFound(f"this daemon has no log {name}" + (f"; there are: {there}" if there else ""))
         return served
 
     def create(self, name: str, settings: Settings | None, subscribers: Sequence[str]) -> Served:
-        """Make a log and open it. Raises `LogExists`, `UsageError`."""
+        """Make a log and open it. Raises `LogExists`, which tells clients nothing of paths here, and `UsageError`."""
+        try:
+            return self._make(name, settings, subscribers)
+        except LogExists:
+            if Layout(self.spool / name).meta.exists():
+                raise LogExists(f"this daemon already has a log {name}; use it, or choose another name") from None
+            raise LogExists(
+                f"the spool of this daemon has something else named {name}; `jlogctl list SPOOL` on its host says what"
+            ) from None
+
+    def _make(self, name: str, settings: Settings | None, subscribers: Sequence[str]) -> Served:
         check_name("log", name)
         Journal.create(self.spool / name, settings or Settings(), subscribers)
         self._forget(name)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import fields
 
-from jlogd.daemon.config import Config, LogConfig, source_names
+from jlogd.daemon.config import UNIT_FIELDS, Config, LogConfig, source_names
 from jlogd.daemon.toml_structs import found_text, path_text
 from jlogd.daemon.units import Duration, Size
 from jlogd.errors import ConfigError
@@ -64,7 +65,7 @@ class Change:
     reason: str = ""
 
     def __str__(self) -> str:
-        old, new = _shown(self.old), _shown(self.new)
+        old, new = (_shown(value, self.path[-1]) for value in (self.old, self.new))
         what = path_text(self.path)
         if self.action == "change":
             text = f"{what}: {old} -> {new}"
@@ -183,14 +184,21 @@ def _manager(old: Config, new: Config) -> list[Change]:
     return changes
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, name: str = "") -> str:
+    """The value of the setting `name` as it would stand in the file; of a table, what is not as it is by default."""
     if value is None or isinstance(value, LogConfig):
         return ""
+    if isinstance(value, int | float) and name in UNIT_FIELDS:
+        value = UNIT_FIELDS[name](value)
     if isinstance(value, Size | Duration):
         return f'"{value}"'
+    if isinstance(value, int) and name.endswith("_mode"):
+        return f"0o{value:o}"
     if isinstance(value, tuple | list):
         return "[" + ", ".join(found_text(item) for item in value) + "]"
     if isinstance(value, msgspec.Struct):
-        fields = ((name, getattr(value, name)) for name in value.__struct_fields__)
-        return ", ".join(f"{name} = {_shown(item)}" for name, item in fields if item not in (None, "", (), []))
+        said = (
+            (one.name, getattr(value, one.name)) for one in fields(value) if getattr(value, one.name) != one.default
+        )
+        return ", ".join(f"{one} = {_shown(item, one)}" for one, item in said)
     return found_text(value)

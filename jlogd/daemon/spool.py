@@ -9,6 +9,7 @@ import logging
 import os
 from pathlib import Path
 
+from jlogd.access import DENIED, denied
 from jlogd.daemon.config import Node
 from jlogd.errors import ConfigError
 from jlogd.journal.spool import HeldSpool, check_identity, hold_spool
@@ -53,4 +54,8 @@ def _make(spool: Path) -> None:
     try:
         spool.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"node.spool: cannot make {spool}: {error.strerror}; choose another directory") from None
+        why = (error.strerror or str(error)).lower()
+        why += f" to {denied(spool)}" if error.errno in DENIED else ""
+        raise ConfigError(
+            f"node.spool: cannot make {spool}: {why}; choose another directory, or make it for the daemon's user"
+        ) from None

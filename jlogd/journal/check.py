@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from jlogd.errors import FormatError
+from jlogd.errors import FormatError, UnknownVersion
 from jlogd.journal.batch import Batch
 from jlogd.journal.disk import Disk, File, PosixDisk, read_all
 from jlogd.journal.layout import encode_meta, head_epochs
@@ -55,9 +55,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 def check(path: Path | str, disk: Disk | None = None, on_progress: Progress | None = None) -> Iterator[Finding]:
     """Findings, as they are found; none for a log in good order. `on_progress` gets bytes done and bytes in all.
 
-    Raises `LogNotFound`, and `FormatError` when `log.json` itself cannot be read.
+    Raises `LogNotFound`. Without a sound `log.json` it is not known which log it is: that is then the only finding.
     """
-    view = View(Path(path), disk or PosixDisk())
+    try:
+        view = View(Path(path), disk or PosixDisk())
+    except UnknownVersion:
+        raise
+    except FormatError as error:
+        yield Finding(kind="state", message=f"nothing else was checked: {error}", path="log.json")
+        return
     yield from _check_states(view)
     progress = on_progress or (lambda _done, _all: None)
     yield from _Walk(view, progress).findings()

@@ -24,9 +24,11 @@ import hashlib
 import struct
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from jlogd.errors import FormatError
 from jlogd.journal.disk import Disk
+from jlogd.journal.layout import see_repair
 from jlogd.journal.segment import SegmentId
 
 OWNER, HEAD, FLOOR = b"OW", b"HD", b"FL"
@@ -81,10 +83,15 @@ def utc(nanoseconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(nanoseconds / 1e9))
 
 
+def owner_unusable(what: str, path: str) -> FormatError:
+    """The error of a log whose owner file, at `path`, is gone or damaged."""
+    return FormatError(what, path, advice=see_repair(Path(path).parent))
+
+
 def decode_owner(payload: bytes | None, path: str) -> Owner:
     """Raises `FormatError` when there is no valid owner: without it no epoch is known to be free."""
     if payload is None or len(payload) < _OWNER.size:
-        raise FormatError("neither slot of the owner file is valid", path)
+        raise owner_unusable("neither slot of the owner file is valid", path)
     epoch, host_length, boot_length = _OWNER.unpack_from(payload)
     host_end = _OWNER.size + host_length
     end = host_end + boot_length

@@ -12,11 +12,12 @@ Locking: see the modules named in `layout.py`'s table; a `Journal` may be used b
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from jlogd.errors import Closed, FormatError, LogExists, OwnedElsewhere
+from jlogd.errors import Closed, FormatError, LogExists, OwnedElsewhere, SpoolFull
 from jlogd.journal import layout as layouts
 from jlogd.journal import retention
 from jlogd.journal.appender import Appender, Outcome
@@ -30,12 +31,14 @@ from jlogd.journal.slots import SlotFile
 from jlogd.journal.stat import log_stat
 from jlogd.journal.subscribers import Hold, Subscribers
 from jlogd.journal.tail import Found, start_segment
-from jlogd.journal.types import Caps, LogStat, Settings, Start, check_name
+from jlogd.journal.types import Caps, LogStat, Receipt, Settings, Start, check_name
 from jlogd.journal.view import View
 from jlogd.journal.wait import wait_for
 
 # Guards the making of logs in a spool directory.
 SPOOL_LOCK = ".lock"
+# A refusal for lack of room is told for so long, unless an append succeeds before.
+FULL_TOLD_SECONDS = 60.0
 
 
 class Journal:
@@ -52,6 +55,7 @@ class Journal:
         self._published = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
         self._closed = False
+        self._full, self._full_at = "", 0.0
         try:
             # Whoever made the log, a segment or a subscriber may have died before their names were durable.
             for directory in (self.path.parent, self.path, self.view.layout.subscribers):
@@ -71,17 +75,14 @@ class Journal:
     ) -> None:
         """Make a log at `path` with its first subscribers, which see every record from the first.
 
-        Raises `LogExists`, `UsageError`; the directory above must exist.
+        An empty directory that is there gives way. Raises `LogExists`, `UsageError`; the directory above must exist.
         """
         path, disk = Path(path).absolute(), disk or PosixDisk()
         check_name("log", path.name)
         lock = disk.lock(path.parent / SPOOL_LOCK)
         try:
             if disk.exists(path):
-                if layouts.without_meta(disk, path):
-                    why = f"a log without its log.json; see what can be done: jlogctl repair {path} --dry-run"
-                    raise LogExists(f"there is something at {path} already: {why}")
-                raise LogExists(f"there is something at {path} already; open that log, or choose another name")
+                _make_way(path, disk)
             _create(path, settings or Settings(), subscribers, disk)
         finally:
             lock.release()
@@ -136,6 +137,11 @@ class Journal:
         return self._appender.failed
 
     @property
+    def full(self) -> str:
+        """Why there was no room for what was appended last; empty when there was, or when that was long ago."""
+        return self._full if time.monotonic() - self._full_at < FULL_TOLD_SECONDS else ""
+
+    @property
     def counters(self) -> dict[str, int]:
         """What this process appended and read since it opened the log."""
         return {**self._appender.counters, **self.view.counters}
@@ -147,6 +153,7 @@ class Journal:
         self._check_usable()
         rolls = self._appender.counters["rolls"]
         outcomes = self._appender.commit(batches)
+        self._note_full(outcomes)
         self._notify()
         if self._appender.counters["rolls"] != rolls:
             self._prune_quietly()
@@ -261,7 +268,7 @@ class Journal:
     def stat(self) -> LogStat:
         """The log and its subscribers as they are now."""
         found = log_stat(self.view, self.subscribers)
-        found.counters, found.failed = self.counters, self.failed
+        found.counters, found.failed, found.full = self.counters, self.failed, self.full
         return found
 
     def close(self) -> None:
@@ -276,6 +283,13 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _note_full(self, outcomes: Sequence[Outcome]) -> None:
+        refused = next((outcome for outcome in outcomes if isinstance(outcome, SpoolFull)), None)
+        if refused is not None:
+            self._full, self._full_at = str(refused), time.monotonic()
+        elif self._full and any(isinstance(outcome, Receipt) for outcome in outcomes):
+            self._full = ""
 
     def _prune_quietly(self) -> None:
         # A prune that fails gives no space back now; the next roll, checkpoint or second tries again.
@@ -293,6 +307,26 @@ class Journal:
             raise Closed("this journal belongs to the process that this one was forked from; open the log again")
         if self._closed:
             raise Closed(f"{self.view.layout.root} was closed")
+
+
+def _make_way(path: Path, disk: Disk) -> None:
+    """Take an empty directory away where a log is to be made. Raises `LogExists` for anything else."""
+    if disk.exists(layouts.Layout(path).meta):
+        raise LogExists(f"there is already a log {path.name}: {path}; use it as it is, or choose another name")
+    if layouts.without_meta(disk, path):
+        raise LogExists(layouts.no_meta(path))
+    try:
+        held = bool(disk.listdir(path))
+    except NotADirectoryError:
+        raise LogExists(f"there is a file at {path}, and a log is a directory; choose another name") from None
+    if held:
+        raise LogExists(f"the directory {path} holds something else than a log; choose another name")
+    try:
+        disk.rmdir(path)
+    except OSError as error:  # a mount point, a symbolic link, or not ours
+        raise LogExists(
+            f"{path} is empty, but cannot be replaced by a log ({error.strerror}); make one in it: {path / 'NAME'}"
+        ) from None
 
 
 def _create(path: Path, settings: Settings, subscribers: Sequence[str], disk: Disk) -> None:

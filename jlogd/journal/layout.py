@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 from crc32c import crc32c
 
-from jlogd.errors import FormatError, LogNotFound, UsageError
+from jlogd.errors import FormatError, LogNotFound, UnknownVersion, UsageError
 from jlogd.journal.disk import Disk, read_all, replace_file
 from jlogd.journal.segment import SegmentId
 from jlogd.journal.types import Settings
@@ -100,16 +100,17 @@ def read_meta(disk: Disk, layout: Layout) -> Meta:
         data = read_all(disk, layout.meta)
     except (FileNotFoundError, NotADirectoryError):
         raise LogNotFound(_no_log(disk, layout.root)) from None
+    path, advice = str(layout.meta), see_repair(layout.root)
     try:
         meta = msgspec.json.decode(data, type=Meta)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested too deep, or not these fields
-        raise FormatError(f"log.json cannot be read ({error})", str(layout.meta)) from error
+        raise FormatError(f"log.json cannot be read ({error})", path, advice=advice) from error
     except UsageError as error:
-        raise FormatError(f"log.json cannot be used ({error})", str(layout.meta)) from error
+        raise FormatError(f"log.json cannot be used ({error})", path, advice=advice) from error
     if crc32c(msgspec.json.encode(msgspec.structs.replace(meta, crc=0))) != meta.crc:
-        raise FormatError("log.json fails its checksum; it is not to be edited by hand", str(layout.meta))
+        raise FormatError("log.json fails its checksum; it is not to be edited by hand", path, advice=advice)
     if meta.format != FORMAT:
-        raise FormatError(f"log format {meta.format} needs a newer jlogd (this one knows {FORMAT})", str(layout.meta))
+        raise UnknownVersion(f"log format {meta.format} needs a newer jlogd (this one knows {FORMAT})", path)
     return meta
 
 
@@ -122,9 +123,19 @@ def without_meta(disk: Disk, root: Path) -> bool:
     return Layout(root).meta.name not in names and any(name.endswith(".seg") for name in names)
 
 
+def see_repair(root: Path) -> str:
+    """What to do about a log whose small files cannot be used."""
+    return f"see what can be done: jlogctl repair {root} --dry-run"
+
+
+def no_meta(root: Path) -> str:
+    """What is said of a directory that is `without_meta`."""
+    return f"{root} holds segments and no log.json; {see_repair(root)}"
+
+
 def _no_log(disk: Disk, root: Path) -> str:
     if without_meta(disk, root):
-        return f"{root} holds segments and no log.json; see what can be done: jlogctl repair {root} --dry-run"
+        return no_meta(root)
     return f"there is no log at {root}; create one with `jlogctl create {root}`"
 
 

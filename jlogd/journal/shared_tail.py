@@ -21,8 +21,8 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from jlogd.errors import Fenced, FormatError, JlogError, LogFailed, OwnedElsewhere
-from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_head, decode_owner
+from jlogd.errors import Fenced, JlogError, LogFailed, OwnedElsewhere
+from jlogd.journal.head import HEAD, OWNER, Head, Owner, decode_head, decode_owner, owner_unusable
 from jlogd.journal.layout import read_meta
 from jlogd.journal.producers import Producers
 from jlogd.journal.slots import SlotFile
@@ -198,7 +198,7 @@ def _open_owner(view: View) -> SlotFile:
     try:
         return SlotFile.open(view.disk, view.layout.owner, OWNER)
     except FileNotFoundError:
-        raise FormatError("the owner file is gone", str(view.layout.owner)) from None
+        raise owner_unusable("the owner file is gone", str(view.layout.owner)) from None
 
 
 def _is_whole(tail: Tail) -> bool:

@@ -133,7 +133,8 @@ class SubscriberStat(msgspec.Struct, kw_only=True):
 class LogStat(msgspec.Struct, kw_only=True):
     """One log, as `stat` shows it. Times are seconds since 1970 UTC, 0 when there is no record.
 
-    `risks` are those of its spool's mount that were ever accepted, a line each; whoever shows the log adds them.
+    `failed`: why it accepts nothing; `full`: why there was no room for what came last. Only the process that met it
+    knows. `risks` are those of its spool's mount that were ever accepted, a line each; whoever shows the log adds them.
     """
 
     name: str
@@ -153,6 +154,7 @@ class LogStat(msgspec.Struct, kw_only=True):
     owner: str = ""
     pinned_by: str = ""
     failed: str = ""
+    full: str = ""
     risks: list[str] = []
     subscribers: list[SubscriberStat] = []
     counters: dict[str, int] = {}

@@ -13,7 +13,18 @@ from pathlib import Path
 from jlogd.errors import FormatError, UnknownVersion
 from jlogd.journal import layout as layouts
 from jlogd.journal.disk import Disk, File
-from jlogd.journal.head import FLOOR, HEAD, OWNER, Floor, Head, Owner, decode_floor, decode_head, decode_owner
+from jlogd.journal.head import (
+    FLOOR,
+    HEAD,
+    OWNER,
+    Floor,
+    Head,
+    Owner,
+    decode_floor,
+    decode_head,
+    decode_owner,
+    owner_unusable,
+)
 from jlogd.journal.segment import (
     SEGMENT_HEADER_BYTES,
     SegmentHeader,
@@ -60,7 +71,7 @@ class View:
         try:
             payload = self._state(self.layout.owner, OWNER)
         except FileNotFoundError:
-            raise FormatError("the owner file is gone", str(self.layout.owner)) from None
+            raise owner_unusable("the owner file is gone", str(self.layout.owner)) from None
         return decode_owner(payload, str(self.layout.owner))
 
     def floor(self) -> Floor:

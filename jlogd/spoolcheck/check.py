@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from jlogd.access import DENIED, denied
 from jlogd.errors import FormatError, LogNotFound, SpoolUnfit
 from jlogd.spoolcheck import file_checks, lock_checks, mount_rules, peer_checks, verdict
 from jlogd.spoolcheck.agent import Answer
@@ -19,6 +20,7 @@ from jlogd.spoolcheck.mountinfo import Facts, Mount, gather
 from jlogd.spoolcheck.peer import Address, RemoteHelper
 from jlogd.version import VERSION
 
+_WRITABLE = "mount.writable"
 _HANGS = "see whether the storage is there; nothing on this mount can be relied on until it answers"
 
 
@@ -83,6 +85,9 @@ def admit(path: Path, accept_risk: bool = False) -> list[Finding]:
     refused = failures(findings)
     if not refused:
         return findings
+    for one in refused:
+        if one.check == _WRITABLE:  # no daemon could run, and a risk could not even be recorded
+            raise SpoolUnfit(f"{path} cannot be written: {one.reason}; {one.remedy}, or name another spool")
     if not accept_risk:
         told = "; ".join(f"{one.check}: {one.reason}" for one in refused[:3])
         more = f"; and {len(refused) - 3} more" if len(refused) > 3 else ""
@@ -133,7 +138,8 @@ def _run(
             crew.begin()
         except CallFailed as error:
             what = f"no directory can be made in it: {error}"
-            yield call_failed("mount.writable", what, error.number, "give it to the daemon's user")
+            what += f"; denied to {denied(path)}" if error.number in DENIED else ""
+            yield call_failed(_WRITABLE, what, error.number, "give it to the daemon's user")
             return
         except NoAnswer as error:
             yield failed("mount.answers", str(error), _HANGS)

@@ -22,6 +22,8 @@ from typing import Protocol
 from jlogd.errors import Closed, JlogError
 from jlogd.journal.batch import Batch, Gap
 
+# The logger on which a daemon that is lost, and one that is back, is news: for whoever waits at a terminal.
+NEWS = "jlogd.subscriber"
 # One fetch: large enough that its overhead vanishes, small enough for many subscribers in one process.
 FETCH_BYTES = 1 << 20
 # How long a following subscriber waits before it looks whether it was told to stop.

@@ -12,6 +12,7 @@ The rest is the connection thread's.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -22,9 +23,12 @@ from jlogd import errors
 from jlogd.errors import Closed, JlogError, RemoteError
 from jlogd.journal.batch import Batch, Gap, decode
 from jlogd.journal.types import Start
+from jlogd.subscriber.subscriber import NEWS
 from jlogd.wire import messages
 from jlogd.wire.connection import REQUEST_SECONDS, TICK_SECONDS, Connection
 from jlogd.wire.messages import Ack, FromDaemon, Limits
+
+_log = logging.getLogger(NEWS)
 
 # Enough for full speed over loopback and over a network of some milliseconds; what a silent consumer holds at most.
 CREDIT_BYTES = 4 << 20
@@ -84,7 +88,7 @@ class RemoteFeed:
         self._window = self._taken = 0  # credit: granted, and what of it was used and can be given back
         # Of the connection's thread: this subscription, where it goes on, the look and the checkpoint under way.
         self._sub = 0
-        self._subscribed = False
+        self._subscribed = self._lost = False
         self._next: int | None = None
         self._look_id = 0
         self._checkpointing = 0
@@ -177,6 +181,9 @@ class RemoteFeed:
         self._connection.send(messages.Subscribe(self._sub, self._log, self._name, start, follow, credit))
 
     def down(self) -> None:
+        if self._subscribed:
+            self._lost = True
+            _log.info("lost %s, trying again", self._connection.address)
         self._subscribed = False
         self._checkpointing = 0
 
@@ -230,6 +237,9 @@ class RemoteFeed:
 
     def _begun(self, message: messages.Subscribed) -> None:
         self._subscribed = True
+        if self._lost:
+            self._lost = False
+            _log.info("%s is back", self._connection.address)
         if self._next is None:
             self._next = message.next
         with self._changed:

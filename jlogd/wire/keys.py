@@ -34,6 +34,9 @@ PUBLIC_KEYS_MAX = 16
 
 # RFC 32 of ZeroMQ: five characters are four bytes.
 _Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+_ACCEPTED = (
+    f"the {KEY_CHARACTERS} characters that `jlogd keys show` prints: digits, letters and .-:+=^!/*?&<>()[]{{}}@%$#"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,10 @@ class KeyPair:
 def check_public_key(text: str) -> str:
     """`text` when it can be a public key. Raises `BadKey`."""
     if len(text) != KEY_CHARACTERS:
-        raise BadKey(f"{_shown(text)} is not a key: found {len(text)} characters; accepted: {KEY_CHARACTERS} of Z85")
+        raise BadKey(f"{_shown(text)} is not a key: found {len(text)} characters; accepted: {_ACCEPTED}")
     groups = (text[at : at + 5] for at in range(0, KEY_CHARACTERS, 5))
     if not set(text) <= set(_Z85) or any(_number(group) >> 32 for group in groups):
-        raise BadKey(f"{_shown(text)} is not a key: it is not Z85; copy it again")
+        raise BadKey(f"{_shown(text)} is not a key: it was changed on its way; copy it again: {_ACCEPTED}")
     return text
 
 
