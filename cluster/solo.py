@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.errors import Compacted, DeadlinePassed, StoreUnavailable, WatchEnded
-from cluster.rights import obstacle
 from cluster.types import Event, KeyValue, Snapshot, StoreStatus, Txn, TxnResult, WatchBatch
 from cluster.walk import walk
+from jlogd.access import obstacle
 
 # Enough for a watch that was away for some minutes; more only makes the file larger.
 CHANGES_MAX = 20_000

@@ -204,8 +204,8 @@ def test_the_circle_check_sees_every_form():
 # Which of jlogd's parts another part of the house may use: `cidr` reads logs as every subscriber does, `vip` writes to
 # one as every program does. Both are configured in the same words, and their commands end and print as those of jlogd.
 STANDING_ALONE: dict[str, set[str]] = {
-    "vip": {"errors", "jlogd", "version"},
-    "cluster": {"errors"},
+    "vip": {"access", "errors", "jlogd", "version"},
+    "cluster": {"access", "errors"},
     "cidr": {"subscriber", "jlogd", "log", "errors", "version"},
 }
 _CONFIGURATION = {"jlogd.daemon.units", "jlogd.daemon.toml_structs", "jlogd.daemon.toml_lines"}

@@ -17,7 +17,7 @@ import pytest
 from daemon_support import ROOT, until
 
 import jlogd
-from cluster import rights
+from jlogd import access
 from vip import history
 from vip.history import Entry, History, unfit
 from vip.report import problems
@@ -85,10 +85,10 @@ def test_the_store_of_a_machine_that_may_not_be_written_says_who_and_where(confi
 
 
 def test_what_is_mounted_read_only_is_not_blamed_on_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rights.obstacle(tmp_path / "new") == ""
+    assert access.obstacle(tmp_path / "new") == ""
     monkeypatch.setattr(os, "access", lambda *_words, **_options: False)
     monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_flag=os.ST_RDONLY))
-    assert rights.obstacle(tmp_path / "new" / "file").startswith(f"{tmp_path} is read-only here")
+    assert access.obstacle(tmp_path / "new" / "file").startswith(f"{tmp_path} is read-only here")
 
 
 def test_a_daemon_says_that_it_keeps_no_log_and_writes_what_waited_once_there_is_one(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.rights import obstacle
+from jlogd.access import obstacle
 from vip.actions import Changed
 from vip.situation import Plan
 from vip.view import Change
