@@ -287,7 +287,7 @@ def test_a_few_kills(spool, rng):
 
 @pytest.mark.slow
 def test_hundreds_of_kills(spool, rng):
-    scene = run(spool / "log", rng, 300)
+    scene = run(spool / "log", rng, 250)
     assert len(scene.oracle.acked) > 1000 and scene.checks > 3
     with Journal.open(spool / "log") as journal:
         assert journal.view.chain()[0].first > 1, "nothing was pruned"

@@ -563,7 +563,7 @@ def test_any_damage_is_repaired_and_nothing_readable_is_lost(
 
 
 @pytest.mark.slow
-@settings(max_examples=3000)
+@settings(max_examples=2000)
 @STRIKES
 def test_any_damage_is_repaired_and_nothing_readable_is_lost_at_length(
     base: int, reboot: bool, strikes: list[tuple[int, str, int, int, int]]
