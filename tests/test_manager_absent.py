@@ -226,6 +226,21 @@ def test_the_command_names_nodes_that_are_away_and_is_run_again(tmp_path: Path) 
         assert code == 503 and "was decommissioned" in body
 
 
+# ---- the ledger ----------------------------------------------------------------------------------------------------
+
+
+def test_a_ledger_that_was_taken_away_is_told(tmp_path: Path) -> None:
+    with cluster(tmp_path) as found:
+        manager = found.begin()
+        directory = manager.ledger.directory
+        assert manager.problems() == []
+        directory.rename(tmp_path / "elsewhere")
+        [problem] = manager.problems()
+        assert f"{directory} was taken away" in problem
+        (tmp_path / "elsewhere").rename(directory)
+        assert manager.problems() == []
+
+
 # ---- nodes and keys ------------------------------------------------------------------------------------------------
 
 

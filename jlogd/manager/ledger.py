@@ -29,6 +29,8 @@ from jlogd.errors import FormatError, JlogError, LogInUse, UnknownVersion, Usage
 from jlogd.journal.locks import FileLock, LockBusy, acquire, holder_note
 
 VERSION = b"1"
+# What LMDB calls its file.
+DATA = "data.mdb"
 # Address space, not memory or disk; it is doubled when it is full.
 MAP_BYTES = 1 << 30
 # Readers of other processes: `jlogctl manager status` and `verify`.
@@ -210,6 +212,13 @@ class LmdbLedger:
         self._env.close()
         self._env = self._open(write=True)
 
+    def removed(self) -> bool:
+        """Whether its file was taken away under us: what is committed now is gone when this process ends."""
+        try:
+            return (self.directory / DATA).stat().st_ino != self._inode
+        except OSError:
+            return True
+
     def close(self) -> None:
         self._env.close()
         self._release()
@@ -217,7 +226,7 @@ class LmdbLedger:
     # ---- inside ----------------------------------------------------------------------------------------------------
 
     def _open(self, write: bool) -> Any:
-        if not write and not (self.directory / "data.mdb").exists():
+        if not write and not (self.directory / DATA).exists():
             raise UsageError(f"there is no ledger in {self.directory}; has a manager run with this configuration?")
         try:
             env = lmdb.open(
@@ -239,6 +248,7 @@ class LmdbLedger:
         if version not in (None, VERSION):
             env.close()
             raise UnknownVersion(f"the ledger is of version {version!r}: upgrade jlogd", str(self.directory))
+        self._inode = (self.directory / DATA).stat().st_ino
         return env
 
     def _commit(self, changes: Changes) -> None:

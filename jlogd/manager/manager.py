@@ -161,6 +161,11 @@ class Manager:
         if self.hub.failed or any(rounds.failed for rounds in [self.rounds, *list(self._others.values())]):
             return ["a thread of the manager failed: nothing is pulled until it is started again; its log says why"]
         gone = [self._gone()] if self._leaving == "let go" else []
+        if self.ledger.removed():
+            gone.append(
+                f"the ledger {self.ledger.directory} was taken away under this manager: put it back; or start the "
+                "manager anew, which begins a new ledger and new parts of its files"
+            )
         return gone + problems(list(self.hub.sessions.values()), self._trouble, self.stuck_seconds)
 
     def _gone(self) -> str:
