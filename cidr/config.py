@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from math import gcd
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ from msgspec import Meta
 
 from cidr.extract import Rule, rule_mistakes
 from cidr.names import ORIGIN, default_origin
-from cidr.times import HOUR, zone_named
+from cidr.times import HOUR, hours_begin, zone_named
 from jlogd.daemon.toml_structs import Mistake, TomlText, read_struct
 from jlogd.daemon.units import Duration
 from jlogd.errors import ConfigError, JlogError
@@ -177,14 +178,17 @@ def _mistakes(given: object) -> Iterator[Mistake]:
     a mistake elsewhere hides none of these."""
     settings = given if isinstance(given, dict) else {}
     zone, interval = settings.get("zone"), settings.get("log_interval")
+    hour = HOUR
     if isinstance(zone, str):
         try:
-            zone_named(zone)
+            hour = gcd(HOUR, hours_begin(zone_named(zone)))
         except JlogError as error:
             yield Mistake(("as_logger", "zone"), str(error))
-    if isinstance(interval, int) and 1 <= interval <= HOUR and HOUR % interval:
-        reason = f"found {interval}; accepted: seconds that divide an hour, such as 60"
-        yield Mistake(("as_logger", "log_interval"), reason)
+    if isinstance(interval, int) and 1 <= interval <= HOUR and hour % interval:
+        what = "an hour" if hour == HOUR else f"{hour}, for so the hours of {zone} begin"
+        yield Mistake(
+            ("as_logger", "log_interval"), f"found {interval}; accepted: seconds that divide {what}, such as 60"
+        )
     for name in ("series_include", "series_exclude"):
         for at, pattern in enumerate(_list(settings.get(name))):
             if isinstance(pattern, str) and (reason := _not_a_regex(pattern)):

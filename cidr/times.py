@@ -25,6 +25,11 @@ def zone_named(name: str) -> ZoneInfo:
         raise UsageError(f'there is no time zone "{name}"; give a name such as UTC or Europe/Berlin') from None
 
 
+def hours_begin(zone: tzinfo) -> int:
+    """How many seconds after the hours of UTC those of a zone begin now: 1800 in India, 0 nearly everywhere."""
+    return -_offset(datetime.now(zone)) % HOUR
+
+
 def format_stamp(seconds: int, zone: tzinfo = UTC) -> str:
     """YYYYMMDDTHHMMSS."""
     return datetime.fromtimestamp(seconds, zone).strftime(_STAMP)

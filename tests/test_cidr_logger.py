@@ -375,6 +375,9 @@ def test_a_rule_that_cannot_work_is_refused(rule: dict[str, Any], reason: str) -
 def test_a_wrong_configuration_names_the_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cidr.toml:\d+: .*log_interval.*divide an hour"):
         config(tmp_path, "log_interval = 7")
+    with pytest.raises(ConfigError, match=r"log_interval: found 3600; accepted: seconds that divide 1800, for so the"):
+        config(tmp_path, 'log_interval = 3600\nzone = "Asia/Kolkata"')
+    config(tmp_path, 'log_interval = 900\nzone = "Asia/Kathmandu"')
     with pytest.raises(ConfigError, match="zone"):
         config(tmp_path, 'zone = "Mars/Olympus"')
     with pytest.raises(ConfigError, match=r"extract\[0\]|extract\.0"):
