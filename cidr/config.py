@@ -23,7 +23,7 @@ from msgspec import Meta
 from cidr.extract import Rule, rule_mistakes
 from cidr.names import ORIGIN, default_origin
 from cidr.times import HOUR, hours_begin, zone_named
-from jlogd.daemon.toml_structs import Mistake, TomlText, read_struct
+from jlogd.daemon.toml_structs import Mistake, TomlText, read_struct, text_of
 from jlogd.daemon.units import Duration
 from jlogd.errors import ConfigError, JlogError
 
@@ -153,13 +153,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load(path: Path) -> Config:
     """The configuration in a file. Raises ConfigError."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: cannot be read: it is no text in UTF-8") from None
-    return parse(text, str(path))
+    return parse(text_of(path), str(path))
 
 
 def parse(text: str, path: str = "cidr.toml") -> Config:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cidr import memory, runs
+from cidr import runs
 from cidr.columns import group_sums
 from cidr.timeline import Segment
 from cidr.types import Family
@@ -50,41 +47,3 @@ def test_sums_of_groups_come_right_where_prefix_sums_come_round(groups: list[lis
     starts = np.cumsum([0, *map(len, groups)])[:-1].astype(np.int64)
     expected = [(sum(group) + (1 << 63)) % (1 << 64) - (1 << 63) for group in groups]
     assert group_sums(values, starts).tolist() == expected
-
-
-_CHURN = """
-import resource, sys
-import numpy as np
-from cidr.memory import keep_freed_memory
-if sys.argv[1] == "kept":
-    keep_freed_memory()
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-def churn(times):
-    for _ in range(times):
-        del [np.ones(4 << 20, np.uint8) for _ in range(4)][:]
-churn(5)
-before = faults()
-churn(25)
-print(faults() - before)
-"""
-
-
-def _faults(how: str) -> int:
-    command = [sys.executable, "-c", _CHURN, how]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
-
-
-@pytest.mark.skipif(
-    "glibc" not in os.confstr_names and "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="no glibc"
-)
-def test_freed_memory_is_used_again() -> None:
-    """25 rounds of four columns of 4 MiB: taken anew they are 100,000 pages."""
-    kept, plain = _faults("kept"), _faults("plain")
-    print(f"page faults: {kept} kept, {plain} otherwise")
-    assert kept < 8_000 < plain
-
-
-def test_a_c_library_that_knows_no_such_thing_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _name: object())
-    memory.keep_freed_memory()

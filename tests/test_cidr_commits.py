@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -185,19 +186,26 @@ class Noted(FastFiles):
         self.synced.append(path)
 
 
+def _names_only_what_is_durable(
+    monkeypatch: pytest.MonkeyPatch, method: str, base: Path, paths: Iterable[str]
+) -> Noted:
+    """The directories of these must be synced when that method of the catalogue is called."""
+    noted = Noted()
+    do = getattr(Catalogue, method)
+
+    def checked(self: Catalogue, *told: Any) -> None:
+        assert {(base / path).parent for path in paths} <= set(noted.synced)
+        do(self, *told)
+
+    monkeypatch.setattr(Catalogue, method, checked)
+    return noted
+
+
 def test_what_is_taken_over_is_durable_before_the_catalogue_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process was stopped after the last rename; the names may be in no directory after a power cut."""
-    paths = _left_by_a_crash(tmp_path, old=False)
-    noted = Noted()
-    commit = Catalogue.commit
-
-    def checked(self: Catalogue, *told: Any) -> None:
-        assert {(tmp_path / path).parent for path in paths} <= set(noted.synced)
-        commit(self, *told)
-
-    monkeypatch.setattr(Catalogue, "commit", checked)
+    noted = _names_only_what_is_durable(monkeypatch, "commit", tmp_path, _left_by_a_crash(tmp_path, old=False))
     catalogue = Catalogue.create(tmp_path)
     Commits(tmp_path, catalogue, "test", "UTC", noted)
     catalogue.close()
@@ -207,14 +215,6 @@ def test_what_is_taken_over_is_durable_before_the_catalogue_names_it(
 def test_what_a_rebuild_finds_is_durable_before_the_catalogue_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = _left_by_a_crash(tmp_path, old=False)
-    noted = Noted()
-    reset = Catalogue.reset
-
-    def checked(self: Catalogue, *told: Any) -> None:
-        assert {(tmp_path / path).parent for path in paths} <= set(noted.synced)
-        reset(self, *told)
-
-    monkeypatch.setattr(Catalogue, "reset", checked)
+    noted = _names_only_what_is_durable(monkeypatch, "reset", tmp_path, _left_by_a_crash(tmp_path, old=False))
     rebuild(tmp_path, survey(tmp_path), noted)
     assert counted(tmp_path) == {"0.0.0.1": 3}

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +16,6 @@ from types import SimpleNamespace
 import pytest
 from manager_support import NOON_NS
 
-from jlogd.daemon import malloc
 from jlogd.journal.batch import encode
 from jlogd.journal.disk import Buffer
 from jlogd.manager import hub as hubs
@@ -141,40 +138,3 @@ def test_what_pulls_have_under_way_is_a_share_of_the_memory_and_of_the_nodes(nod
             assert window == hubs.WINDOW_BYTES_MAX
     finally:
         hub.context.term()
-
-
-_CHURN = """
-import resource, sys
-from jlogd.daemon.malloc import keep_freed_memory
-if sys.argv[1] == "kept":
-    keep_freed_memory()
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-def churn(times):
-    for _ in range(times):
-        del [bytearray(2 << 20) for _ in range(4)][:]
-churn(5)
-before = faults()
-churn(50)
-print(faults() - before)
-"""
-
-
-def _faults(how: str) -> int:
-    command = [sys.executable, "-c", _CHURN, how]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
-
-
-@pytest.mark.skipif(
-    "glibc" not in os.confstr_names and "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="no glibc"
-)
-def test_freed_memory_is_used_again() -> None:
-    """50 rounds of four blocks of 2 MiB: taken anew they are 100,000 pages."""
-    kept, plain = _faults("kept"), _faults("plain")
-    print(f"page faults: {kept} kept, {plain} otherwise")
-    assert kept < 5_000 < plain
-
-
-def test_a_c_library_that_knows_no_such_thing_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda _name: object())
-    malloc.keep_freed_memory()

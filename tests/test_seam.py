@@ -41,7 +41,7 @@ DISK_METHODS = {
 
 # A layer may import the layers above it in this table, and itself. Within a layer the packages do not know each other.
 LAYERS: list[set[str]] = [
-    {"access", "errors", "plain", "version"},
+    {"access", "errors", "memory", "plain", "version"},
     {"journal"},
     {"writer", "subscriber", "spoolcheck"},
     {"log"},
@@ -170,7 +170,7 @@ def test_the_import_check_sees_every_form():
     source = "import jlogd\nfrom jlogd import cli\nimport jlogd.wire.x as c\ndef f():\n    from jlogd.daemon import x"
     assert imported(source) == {"jlogd", "cli", "wire", "daemon"}
     assert imported("import json\nfrom jlogd.journal.batch import Batch") == {"journal"}
-    assert allowed("journal") == {"access", "errors", "version", "plain", "journal"}
+    assert allowed("journal") == {"access", "errors", "memory", "version", "plain", "journal"}
     assert "wire" not in allowed("sources") and "writer" not in allowed("subscriber") and "cli" not in allowed("daemon")
 
 
@@ -206,7 +206,7 @@ def test_the_circle_check_sees_every_form():
 STANDING_ALONE: dict[str, set[str]] = {
     "vip": {"access", "errors", "jlogd", "version"},
     "cluster": {"access", "errors"},
-    "cidr": {"subscriber", "jlogd", "log", "errors", "version"},
+    "cidr": {"subscriber", "jlogd", "log", "errors", "memory", "version"},
 }
 _CONFIGURATION = {"jlogd.daemon.units", "jlogd.daemon.toml_structs", "jlogd.daemon.toml_lines"}
 _DAEMON = {"jlogd.daemon.addresses", "jlogd.daemon.http", "jlogd.daemon.notify"}

@@ -18,7 +18,6 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -27,9 +26,8 @@ from msgspec import Meta
 
 from jlogd.daemon.addresses import HTTP_ACCEPTED, parse_http_address
 from jlogd.daemon.toml_lines import Path as Location
-from jlogd.daemon.toml_structs import Checked, Mistake, TomlText, found_text, nearest, read_struct
+from jlogd.daemon.toml_structs import Checked, Mistake, TomlText, found_text, nearest, read_struct, text_of
 from jlogd.daemon.units import Duration
-from jlogd.errors import ConfigError
 from vip.addresses import (
     ADDRESSES_ACCEPTED,
     BLOCK_ACCEPTED,
@@ -213,15 +211,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load(path: str | os.PathLike[str]) -> Settings:
     """The configuration in the file at `path`. Raises ConfigError."""
-    try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        found = f"found byte 0x{error.object[error.start]:02x}"
-        raise ConfigError(f"{path}:{line}: not valid TOML: {found}; accepted: text in UTF-8") from None
-    return parse(text, os.fspath(path))
+    return parse(text_of(path), os.fspath(path))
 
 
 def parse(text: str, path: str = "vip.toml") -> Settings:

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from cidr.addresses import parse_block
-from jlogd.daemon.toml_structs import Mistake, TomlText, read_struct
+from jlogd.daemon.toml_structs import Mistake, TomlText, read_struct, text_of
 from jlogd.errors import ConfigError, UsageError
 
 LISTEN_DEFAULT = "127.0.0.1:9090"
@@ -86,14 +86,10 @@ class Address(msgspec.Struct, frozen=True):
 
 
 def load(path: Path | None) -> ServerConfig:
-    """The table in a file; the defaults when it has none, or no file is given. Raises `ConfigError`, OSError."""
+    """The table in a file; the defaults when it has none, or no file is given. Raises `ConfigError`."""
     if path is None:
         return ServerConfig()
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    toml = TomlText(text, str(path))
+    toml = TomlText(text_of(path), str(path))
     mistakes: list[Mistake] = []
     found = read_struct(_File, toml.table, mistakes)
     if found is None or mistakes:

@@ -9,28 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from jlogd.daemon.config import UNIT_FIELDS, Config
 from jlogd.daemon.config_checks import CHECKS
-from jlogd.daemon.toml_structs import Mistake, TomlText, read_struct
-from jlogd.errors import ConfigError
+from jlogd.daemon.toml_structs import Mistake, TomlText, read_struct, text_of
 
 
 def load(path: str | os.PathLike[str]) -> Config:
     """The configuration in the file at `path`. Raises ConfigError."""
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        found = f"found byte 0x{raw[error.start]:02x}"
-        raise ConfigError(f"{path}:{line}: not valid TOML: {found}; accepted: text in UTF-8") from None
-    return parse(text, os.fspath(path))
+    return parse(text_of(path), os.fspath(path))
 
 
 def parse(text: str, path: str = "jlogd.toml") -> Config:

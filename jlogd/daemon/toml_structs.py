@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import tomllib
 import types
@@ -101,6 +102,19 @@ class TomlText:
         if len(located) > MISTAKES_SHOWN_MAX:
             shown.append(f"{self.origin}: and {len(located) - MISTAKES_SHOWN_MAX} more mistakes")
         return ConfigError("\n".join(shown))
+
+
+def text_of(path: str | os.PathLike[str]) -> str:
+    """The text in the configuration file at `path`. Raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        found = f"found byte 0x{error.object[error.start]:02x}"
+        raise ConfigError(f"{path}:{line}: not valid TOML: {found}; accepted: text in UTF-8") from None
 
 
 def read_struct(
